@@ -1,0 +1,1 @@
+"""anyseek: search visual collections with any mix of modalities."""

@@ -1,0 +1,1 @@
+"""anyseek.storage.migrations.versions."""
