@@ -1,0 +1,5 @@
+"""`python -m anyseek` is the `anyseek` command."""
+
+from .cli import main
+
+main()
