@@ -1,1 +1,5 @@
-"""anyseek.storage.vectors."""
+"""Vector indexes behind one protocol."""
+
+from .protocol import VectorIndex
+
+__all__ = ["VectorIndex"]
