@@ -35,6 +35,9 @@ MAX_COLORS = 7
 MIN_SCORE = 0.6
 """Detections that carry a score below this are left out, as in training."""
 
+# A JPEG is decoded at a fraction of its size, at least this many times the model's: prepared pixels differ
+# from those of the whole picture by 0.24 of 255 on average, 2 at most (12 megapixels, 1/f noise).
+_OVERSAMPLING = 3
 _MAX_LABEL_CHARS = 200
 _BOX_SLACK = 1e-3  # rounding of whoever wrote the file
 
@@ -109,7 +112,7 @@ class InputReader:
         elif isinstance(content, Path | bytes):
             limits = self._limits.image
             data = _read_bytes(content, limits.max_bytes, name)
-            image = decode_image(data, name=name, limits=limits)
+            image = decode_image(data, name=name, limits=limits, min_side=_OVERSAMPLING * row.image_size)
         else:
             raise InputError(
                 f"{name}: expected a pathlib.Path, bytes or an array, got {type(content).__name__}."
