@@ -1,0 +1,338 @@
+# ruff: noqa: N802  (the constructors read as the nouns that they make)
+"""What is asked: parts of evidence with signed weights, and the arithmetic that joins them.
+
+`Caption("a quiet harbour") + 0.5 * RGB("boat.jpg") - 0.7 * Caption("people")` *is* the query. Parts and
+queries are immutable plain values: they compare, print, and go through the HTTP JSON and back unchanged
+(schemas.py). Nothing is read or embedded here; the model's reader does that when the query is asked.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from numbers import Real
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import QueryError
+from ..storage import JSON
+
+MAX_PARTS = 32
+MAX_WEIGHT = 1000.0
+
+
+@dataclass(frozen=True)
+class ItemAssets:
+    """Evidence that lies in the collection already: an indexed item's own assets.
+
+    Args:
+        id: the item.
+        use: modalities to take from it, by their raw names; empty takes every one that the model can read.
+    """
+
+    id: str
+    use: tuple[str, ...] = ()
+
+
+Content: TypeAlias = "Path | bytes | str | ItemAssets | Sequence[JSON] | Mapping[str, JSON]"
+"""A file, its bytes, text, an item's assets, or plain JSON values (boxes, colours, numbers by name)."""
+
+
+@dataclass(frozen=True)
+class QueryPart:
+    """One modality, its content and its signed weight.
+
+    Args:
+        modality: raw name ("rgb", "caption", "color_palette"), or "item" for an indexed item's assets.
+        content: see `Content`.
+        weight: how much it counts; negative pushes away, 0 leaves the part out. Within +-1000.
+
+    Raises:
+        QueryError: the weight is not a finite number in that range, or the content is of no known kind.
+    """
+
+    modality: str
+    content: Content
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "weight", _checked_weight(self.weight))
+        object.__setattr__(self, "content", _checked_content(self.modality, self.content))
+
+    def __add__(self, other: QueryPart | Query) -> Query:
+        return Query((self,)) + other
+
+    def __sub__(self, other: QueryPart | Query) -> Query:
+        return Query((self,)) - other
+
+    def __mul__(self, factor: float) -> QueryPart:
+        return replace(self, weight=self.weight * _checked_weight(factor))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> QueryPart:
+        return replace(self, weight=-self.weight)
+
+    def __str__(self) -> str:
+        """The part in few words, its weight in front where it is not 1: `0.5 * rgb boat.jpg`."""
+        text = f"{self.modality} {_in_few_words(self.content)}"
+        return text if self.weight == 1 else f"{self.weight:g} * {text}"
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sum of parts. It adds, subtracts and scales; nothing is merged, so every part keeps its place.
+
+    Raises:
+        QueryError: there is no part, or there are more than 32.
+    """
+
+    parts: tuple[QueryPart, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parts", tuple(self.parts))
+        if not self.parts:
+            raise QueryError("The query is empty: give it at least one part, such as Caption('a harbour').")
+        if len(self.parts) > MAX_PARTS:
+            raise QueryError(
+                f"The query has {len(self.parts)} parts; at most {MAX_PARTS} can be asked at once."
+            )
+
+    @classmethod
+    def of(cls, query: QueryPart | Query) -> Query:
+        """A lone part as a query of one; a query as it is. Anything else is a QueryError."""
+        if isinstance(query, Query):
+            return query
+        if isinstance(query, QueryPart):  # pyright: ignore[reportUnnecessaryIsInstance]
+            return cls((query,))
+        raise QueryError(
+            "A query is made of parts such as Caption('a harbour') or RGB('boat.jpg'), "
+            f"got {type(query).__name__}."
+        )
+
+    @property
+    def positive(self) -> tuple[int, ...]:
+        """Places of the parts that pull towards themselves."""
+        return tuple(i for i, part in enumerate(self.parts) if part.weight > 0)
+
+    @property
+    def negative(self) -> tuple[int, ...]:
+        """Places of the parts that push away."""
+        return tuple(i for i, part in enumerate(self.parts) if part.weight < 0)
+
+    def __add__(self, other: QueryPart | Query) -> Query:
+        return Query(self.parts + Query.of(other).parts)
+
+    def __radd__(self, other: object) -> Query:
+        if other == 0:  # sum() starts from 0
+            return self
+        return NotImplemented
+
+    def __sub__(self, other: QueryPart | Query) -> Query:
+        return self + -Query.of(other)
+
+    def __mul__(self, factor: float) -> Query:
+        return Query(tuple(part * factor for part in self.parts))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Query:
+        return Query(tuple(-part for part in self.parts))
+
+    def __iter__(self) -> Iterator[QueryPart]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __str__(self) -> str:
+        """The query in one line: `caption "a harbour" + 0.5 * rgb boat.jpg - 0.7 * caption "people"`."""
+        first, *rest = self.parts
+        return str(first) + "".join(f" - {-part}" if part.weight < 0 else f" + {part}" for part in rest)
+
+
+Picture: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
+
+
+def RGB(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """A photo: a file, its bytes, a uint8 array (H, W, 3) or a PIL image."""
+    return QueryPart("rgb", _picture(picture), weight)
+
+
+def Depth(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """A depth map: a 16-bit picture, far is large."""
+    return QueryPart("depth", _picture(picture), weight)
+
+
+def Normal(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """Surface normals coded in the three channels of a picture."""
+    return QueryPart("normal", _picture(picture), weight)
+
+
+def Semseg(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """A semantic segmentation: an 8-bit picture of class labels."""
+    return QueryPart("semseg", _picture(picture), weight)
+
+
+def Edges(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """Canny edges, or a line drawing."""
+    return QueryPart("canny_edge", _picture(picture), weight)
+
+
+def SamEdges(picture: Picture, weight: float = 1.0) -> QueryPart:
+    """Borders of segments (edges of SAM masks)."""
+    return QueryPart("sam_edge", _picture(picture), weight)
+
+
+def Caption(text: str | Path, weight: float = 1.0) -> QueryPart:
+    """A description in words; a `Path` names a text file."""
+    return QueryPart("caption", text, weight)
+
+
+def Boxes(boxes: Path | Sequence[Mapping[str, JSON]], weight: float = 1.0) -> QueryPart:
+    """What is where: `[{"box": [x0, y0, x1, y1], "label": "boat"}]`, coordinates in 0..1, or a JSON file."""
+    return QueryPart("det", boxes, weight)
+
+
+def Palette(*colors: str | Sequence[int] | Path, weight: float = 1.0) -> QueryPart:
+    """The main colours, most important first: `"#20324a"` or `(32, 50, 74)` each, or one file of them."""
+    if len(colors) == 1 and isinstance(colors[0], Path):
+        return QueryPart("color_palette", colors[0], weight)
+    if any(isinstance(color, Path) for color in colors):
+        raise QueryError("A palette is either one file or a list of colours, not both.", code="query.content")
+    return QueryPart("color_palette", cast("Sequence[JSON]", list(colors)), weight)
+
+
+def Metadata(values: Path | Mapping[str, float], weight: float = 1.0) -> QueryPart:
+    """Statistics of the picture by name, such as `{"brightness": 120}`, or a JSON file."""
+    return QueryPart("metadata", values, weight)
+
+
+def Poses(poses: Path | Sequence[JSON], weight: float = 1.0) -> QueryPart:
+    """Human poses as plain JSON values, or a JSON file."""
+    return QueryPart("human_poses", poses, weight)
+
+
+def Instances(instances: Path | Sequence[JSON], weight: float = 1.0) -> QueryPart:
+    """Outlines of instances as plain JSON values, or a JSON file."""
+    return QueryPart("sam_instance", instances, weight)
+
+
+def Like(id: str, use: Sequence[str] = (), weight: float = 1.0) -> QueryPart:
+    """An indexed item's own assets; `use=("rgb",)` names which, by default all that the model reads."""
+    if isinstance(use, str):  # ("rgb") is no tuple
+        use = (use,)
+    return QueryPart("item", ItemAssets(id, tuple(use)), weight)
+
+
+def _picture(picture: Picture) -> Content:
+    """Files stay files; pixels in memory become the bytes of a PNG, so that a part stays a plain value."""
+    if isinstance(picture, str):
+        return Path(picture)
+    if isinstance(picture, np.ndarray):
+        try:
+            picture = Image.fromarray(picture)
+        except (TypeError, ValueError) as error:
+            raise QueryError(
+                f"An array of shape {picture.shape} and type {picture.dtype} is no picture; "
+                "give (H, W, 3) uint8, or (H, W) uint8 or uint16.",
+                code="query.content",
+            ) from error
+    if isinstance(picture, Image.Image):
+        buffer = io.BytesIO()
+        try:
+            picture.save(buffer, format="PNG", compress_level=1)
+        except OSError as error:
+            raise QueryError(
+                f"A picture of mode {picture.mode} cannot be sent: {error}.", code="query.content"
+            ) from error
+        return buffer.getvalue()
+    return picture
+
+
+def _checked_weight(weight: object) -> float:
+    if isinstance(weight, bool) or not isinstance(weight, Real):
+        raise QueryError(f"A weight is a number, got {type(weight).__name__}.", code="query.weight")
+    if not abs(float(weight)) <= MAX_WEIGHT:  # also refuses NaN
+        raise QueryError(
+            f"A weight must be a finite number within +-{MAX_WEIGHT:g}, got {float(weight)!r}.",
+            code="query.weight",
+        )
+    return float(weight)
+
+
+def _checked_content(modality: object, content: object) -> Content:
+    if not isinstance(modality, str) or not modality:
+        raise QueryError("A part names its modality, such as 'rgb' or 'caption'.", code="query.modality")
+    if isinstance(content, ItemAssets) != (modality == "item"):
+        raise QueryError(
+            f"An indexed item is asked with Like(id): modality 'item', got {modality!r}.",
+            code="query.content",
+        )
+    if isinstance(content, str) and modality != "caption":  # a reader would take it for a path
+        raise QueryError(
+            f"Text is asked with modality 'caption'; a {modality} part takes a Path, bytes or plain values.",
+            code="query.content",
+        )
+    if isinstance(content, Path | bytes | str | ItemAssets):
+        return content
+    if isinstance(content, Mapping | Sequence):
+        return cast("Content", _plain(cast(Any, content), modality))
+    raise QueryError(
+        f"The content of a {modality} part is a file, bytes, text or plain values, "
+        f"got {type(content).__name__}.",
+        code="query.content",
+    )
+
+
+def _plain(value: Any, modality: str, depth: int = 0) -> JSON:
+    """A deep copy made of lists, dicts and finite scalars, so that no later change reaches the part."""
+    if depth > 16:
+        raise QueryError(f"The values of the {modality} part are nested too deeply.", code="query.content")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(inner, modality, depth + 1) for key, inner in value.items()}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise QueryError(
+                f"The {modality} part holds {value!r}; only finite numbers can be asked.",
+                code="query.content",
+            )
+        return value
+    if isinstance(value, Sequence | np.ndarray) and not isinstance(value, bytes | bytearray):
+        return [_plain(inner, modality, depth + 1) for inner in value]
+    raise QueryError(
+        f"The {modality} part holds a {type(value).__name__}; only plain JSON values can be asked.",
+        code="query.content",
+    )
+
+
+def _in_few_words(content: Content, limit: int = 60) -> str:
+    if isinstance(content, Path):
+        return content.name
+    if isinstance(content, bytes):
+        return f"({len(content):,} bytes)"
+    if isinstance(content, ItemAssets):
+        return content.id + (f" ({', '.join(content.use)})" if content.use else "")
+    if isinstance(content, str):
+        text = f'"{content}"'
+    elif isinstance(content, Mapping):
+        text = ", ".join(f"{key}={value}" for key, value in content.items())
+    else:
+        text = ", ".join(_value_in_few_words(value) for value in content)
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def _value_in_few_words(value: JSON) -> str:
+    if isinstance(value, Mapping) and "label" in value:
+        return str(value["label"])
+    return str(value)

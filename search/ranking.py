@@ -1,0 +1,204 @@
+"""One scoring function over stored rows, however they were proposed, and the order that it gives.
+
+A query became embeddings e with signed weights w_e (composition.py); the spaces s have weights a_s >= 0 that
+add up to 1. An item's score is
+
+    sum over e, s of  (w_e / sum |w|) * a_s * m(e, s)
+
+where the measure m is, by `scoring`,
+
+    cosine      the cosine of the predicted and the stored vector, -1..1;
+    likelihood  1 + mean over codebook heads h of log p'_h(token_h) / log V, at most 1: the query's pass gave
+    a
+                distribution p_h over V tokens for each head, and the item has one stored token per head, so
+                this says how probable this very item is as an answer. 1 is certain, 0 no better than chance.
+                p' = 0.99 p + 0.01 / V keeps one improbable head from outvoting all others;
+    both        (1 - LIKELIHOOD_SHARE) * cosine + LIKELIHOOD_SHARE * likelihood.
+
+Both measures have fixed scales, so a score does not depend on which other items were scored: the same item
+has the same score in every page, shard and candidate set. An item with several rows (regions) has the score
+of its best row. Equal scores are ordered by item id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import QueryError
+
+Scoring: TypeAlias = Literal["cosine", "likelihood", "both"]
+SCORINGS: tuple[Scoring, ...] = ("cosine", "likelihood", "both")
+DEFAULT_SCORING: Scoring = "both"
+LIKELIHOOD_SHARE = 0.5
+SMOOTHING = 0.01
+
+Floats: TypeAlias = "NDArray[np.floating[Any]]"
+Ints: TypeAlias = "NDArray[np.integer[Any]]"
+
+
+@dataclass(frozen=True, eq=False)
+class Evidence:
+    """One predicted embedding of the query.
+
+    Args:
+        parts: places in the query of the parts behind it.
+        weight: signed weight; 0 scores nothing and is only explained.
+        vectors: per space (D,) float32, L2-normalised.
+        log_probs: per space (H, V) float32 log-probabilities of the tokens of H heads; empty where the
+            scoring
+            does without.
+    """
+
+    parts: tuple[int, ...]
+    weight: float
+    vectors: Mapping[str, Floats]
+    log_probs: Mapping[str, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Term:
+    """One summand of the score: a measure of one embedding in one space, and its share."""
+
+    evidence: Evidence
+    space: str
+    measure: Literal["cosine", "likelihood"]
+    weight: float
+
+
+def terms_of(evidence: Sequence[Evidence], spaces: Mapping[str, float], scoring: Scoring) -> list[Term]:
+    """The summands of the score, in the order of evidence and spaces; see the module's formula."""
+    total = sum(abs(e.weight) for e in evidence)
+    shares: dict[Literal["cosine", "likelihood"], float] = {
+        "cosine": {"cosine": 1.0, "likelihood": 0.0, "both": 1 - LIKELIHOOD_SHARE}[scoring],
+        "likelihood": {"cosine": 0.0, "likelihood": 1.0, "both": LIKELIHOOD_SHARE}[scoring],
+    }
+    return [
+        Term(e, space, measure, e.weight / total * space_weight * share)
+        for e in evidence
+        for space, space_weight in spaces.items()
+        for measure, share in shares.items()
+        if space_weight and share
+    ]
+
+
+def directions(terms: Sequence[Term]) -> dict[str, Floats]:
+    """Per space the vector (D,) whose inner product with a stored vector is all its cosine terms together.
+
+    The score is linear in the stored vector, so one look-up per space finds what all parts, negative ones
+    included, rank highest. Where cosine has no share, likelihood terms stand in: their vectors still tell
+    where to look.
+    """
+    measure = "cosine" if any(term.measure == "cosine" for term in terms) else "likelihood"
+    sums: dict[str, Floats] = {}
+    for term in terms:
+        if term.measure == measure:
+            part = np.float64(term.weight) * term.evidence.vectors[term.space].astype(np.float64)
+            sums[term.space] = sums[term.space] + part if term.space in sums else part
+    return sums
+
+
+@dataclass(frozen=True, eq=False)
+class StoredRows:
+    """How stored rows of one view are read.
+
+    Args:
+        vectors: (space, rows (n,)) to (n, D) float32.
+        tokens: (space, rows (n,)) to (n, H) token ids.
+    """
+
+    vectors: Callable[[str, Ints], Floats]
+    tokens: Callable[[str, Ints], Ints]
+
+
+def measure_rows(terms: Sequence[Term], stored: StoredRows, rows: Ints) -> Floats:
+    """Raw measures (num_terms, n) float64 of stored rows.
+
+    Each row is measured by itself (`vecdot`, not a matrix product, whose rounding depends on its neighbours),
+    so that equal rows tie exactly and an item scores the same in every page.
+    """
+    raw = np.empty((len(terms), len(rows)))
+    by_source: dict[tuple[str, str], list[int]] = {}  # what is read serves all embeddings of the query
+    for i, term in enumerate(terms):
+        by_source.setdefault((term.space, term.measure), []).append(i)
+    for (space, measure), places in by_source.items():
+        if measure == "cosine":
+            vectors = np.ascontiguousarray(stored.vectors(space, rows))
+            for i in places:
+                raw[i] = np.vecdot(vectors, terms[i].evidence.vectors[space])
+        else:
+            tokens = stored.tokens(space, rows)
+            for i in places:
+                raw[i] = likelihood(terms[i].evidence.log_probs[space], tokens)
+    return raw
+
+
+def likelihood(log_probs: Floats, tokens: Ints) -> Floats:
+    """How probable stored tokens (n, H) are under distributions (H, V): (n,), at most 1, 0 for chance."""
+    num_heads, vocabulary = log_probs.shape
+    smooth = np.log((1 - SMOOTHING) * np.exp(log_probs.astype(np.float64)) + SMOOTHING / vocabulary)
+    table = 1 + smooth / np.log(vocabulary)  # (H, V)
+    total = np.zeros(len(tokens))
+    for head in range(num_heads):
+        total += table[head, tokens[:, head]]
+    return total / num_heads
+
+
+def scores_of(terms: Sequence[Term], raw: Floats) -> Floats:
+    """Scores (n,) float64 from raw measures (num_terms, n), summed in the order of the terms."""
+    scores = np.zeros(raw.shape[1])
+    for term, measured in zip(terms, raw, strict=True):
+        if term.weight:
+            scores += term.weight * measured
+    return scores
+
+
+def best_row_of_each_item(ordinals: Ints, scores: Floats) -> Ints:
+    """Places (m,) in `scores` (n,) of the best row of each item; `ordinals` (n,) says whose row it is."""
+    order = np.lexsort((-scores, ordinals))
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = np.diff(ordinals[order]) != 0
+    return order[first]
+
+
+def top(scores: Floats, k: int, id_of: Callable[[Ints], Sequence[str]]) -> Ints:
+    """Places of the k largest scores, largest first, equal ones by id.
+
+    Args:
+        scores: (n,) one per item.
+        k: how many at most.
+        id_of: gives the ids of places; asked only for places that may be returned.
+    """
+    if not len(scores) or k <= 0:
+        return np.empty(0, dtype=np.int64)
+    cut = np.partition(scores, -k)[-k] if k < len(scores) else scores.min()
+    places = np.flatnonzero(scores >= cut)
+    ids = id_of(places)
+    order = sorted(range(len(places)), key=lambda i: (-scores[places[i]], ids[i]))
+    return places[order[:k]]
+
+
+def checked_space_weights(asked: Mapping[str, float] | None, known: Sequence[str]) -> dict[str, float]:
+    """Weights of the spaces, adding up to 1; all alike where nothing is asked.
+
+    Raises:
+        QueryError: an unknown space, a negative or non-finite weight, or no weight above 0.
+    """
+    if asked is None:
+        return {space: 1 / len(known) for space in known}
+    for space, weight in asked.items():
+        if space not in known:
+            raise QueryError(f"No space {space!r} here; known: {', '.join(known)}.", code="query.space")
+        if not 0 <= weight <= 1e6:  # also refuses NaN
+            raise QueryError(
+                f"The weight of space {space!r} is a finite number from 0 up, got {weight!r}.",
+                code="query.weight",
+            )
+    total = sum(asked.values())
+    if not total > 0:
+        raise QueryError("At least one space needs a weight above 0.", code="query.weight")
+    return {space: weight / total for space, weight in asked.items() if weight}
