@@ -131,7 +131,7 @@ class FourM(nn.Module):
         }
 
     def select_inputs(self, batch: Mapping[str, Tokens], num_tokens: int | None = None) -> Selected:
-        """Embed the given tokens of a batch and bring the used ones to the front.
+        """Embed the given tokens of a batch, used ones first, after the register tokens if there are any.
 
         Args:
             batch: by modality, in the order of concatenation; modalities without an input layer are skipped.
@@ -153,15 +153,13 @@ class FourM(nn.Module):
         if not parts:
             raise ModelError(f"Nothing to encode: this model takes {', '.join(self.inputs)}.")
         chosen = concatenate(parts)
-        return (
-            chosen if num_tokens is None and not bool(chosen.mask.any()) else used_first(chosen, num_tokens)
-        )
+        if num_tokens is not None or bool(chosen.mask.any()):
+            chosen = used_first(chosen, num_tokens)
+        return self._with_registers(chosen) if self.config.num_register_tokens else chosen
 
     def encode(self, batch: Mapping[str, Tokens], *, num_tokens: int | None = None) -> Encoded:
         """One encoder pass over the given tokens; arguments and errors as in `select_inputs`."""
         chosen = self.select_inputs(batch, num_tokens)
-        if self.config.num_register_tokens:
-            chosen = self._with_registers(chosen)
         x = chosen.content + chosen.emb
         bias = attention_bias(chosen.mask, x.dtype)
         for block in self.encoder:

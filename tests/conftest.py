@@ -1,0 +1,17 @@
+"""Options and fixtures that several rooms share."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--golden",
+        type=Path,
+        default=ROOT / "tests" / "golden",
+        metavar="DIR",
+        help="folder of recorded reference outputs for tests/model/test_golden.py (default: tests/golden)",
+    )

@@ -1,0 +1,496 @@
+"""Recorded reference outputs, over any folder of the format in `tests/golden/README.md`.
+
+`pytest tests/model/test_golden.py --golden DIR` finds its cases in what DIR holds. Cases of parts that do not
+exist yet are reported as xfail with the reason. Floating arrays agree within 1e-4 (absolute or relative),
+integers and booleans exactly.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from anyseek.model.checkpoint import load_fourm, load_tokenizer
+from anyseek.model.fourm import FourM
+from anyseek.model.images import array_image, crop_resize
+from anyseek.model.inputs import MIN_SCORE, normalize_pixels
+from anyseek.model.modalities import get_modality
+from anyseek.model.presets import FourMConfig
+from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
+from anyseek.model.tokenizers.sequences import (
+    METADATA,
+    Box,
+    boxes_to_string,
+    metadata_chunks,
+    metadata_to_string,
+    palette_to_string,
+    string_to_boxes,
+    string_to_metadata,
+    string_to_palette,
+)
+from anyseek.model.tokenizers.spans import empty_sequence, mask_spans, merge_spans, text_condition
+from anyseek.model.tokenizers.text import TextTokenizer
+from anyseek.model.tokens import Tokens
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+ROOT = Path(__file__).parents[2]
+TOLERANCE = 1e-4
+
+NO_VIT = "ViT tokenizers are not built yet"
+NO_DIFFUSION = "diffusion tokenizers are not built yet"
+NO_GENERATION = "iterative generation is not built yet"
+NO_SCHEDULE = "token and temperature schedules are not built yet"
+NO_SEQUENCE_TARGET = "sequences are not generated yet"
+NO_POSES = "the human pose modality is not built yet"
+NO_SAM = "the SAM instance modality is not built yet"
+NO_TOKENIZER_INPUT = "inputs of image tokenizers are not prepared yet"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to check, or the reason why it cannot be yet."""
+
+    name: str
+    check: Callable[[], None] | None
+    missing: str = ""
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    cases = list(find_cases(metafunc.config.getoption("golden")))
+    marks = [[pytest.mark.xfail(reason=case.missing, run=False)] if case.missing else [] for case in cases]
+    metafunc.parametrize(
+        "case",
+        [pytest.param(case, id=case.name, marks=mark) for case, mark in zip(cases, marks, strict=True)],
+    )
+
+
+def test_agrees_with_reference(case: Case) -> None:
+    assert case.check is not None
+    case.check()
+
+
+def find_cases(folder: Path) -> Iterator[Case]:
+    """Every case of every file; a folder without any is an error, not an empty success."""
+    if not folder.is_dir():
+        raise pytest.UsageError(f"--golden {folder}: no such folder")
+    found = [case for path in sorted(folder.iterdir()) for case in cases_of(path)]
+    if not found:
+        raise pytest.UsageError(f"--golden {folder}: holds no file of the golden format")
+    yield from found
+
+
+def cases_of(path: Path) -> Iterator[Case]:
+    kind, name = path.name.partition("_")[0], path.name
+    if name == "checkpoint_keys.json":
+        yield from key_cases(path)
+    elif name == "text.json":
+        yield from text_cases(path)
+    elif name == "preproc.npz":
+        yield from preproc_cases(path)
+    elif name == "schedules.json":
+        yield from (Case(f"schedules/{key}", None, NO_SCHEDULE) for key in read_json(path))
+    elif name == "schedulers.npz":
+        yield from (Case(f"schedulers/{key}", None, NO_DIFFUSION) for key in groups(path))
+    elif name == "generation.npz":
+        yield from (Case(f"generation/{key}", None, NO_GENERATION) for key in groups(path))
+    elif kind in MODEL_KINDS and path.suffix == ".safetensors":
+        yield from MODEL_KINDS[kind](path)
+    elif kind in MODEL_KINDS and path.suffix == ".npz":
+        if not path.with_suffix(".safetensors").exists():
+            yield Case(name, None, "the weights that it was recorded with are not in the folder")
+    elif path.suffix in {".npz", ".json", ".safetensors"}:
+        yield Case(name, None, "no file of this name is known")
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path) as data:
+        return {key: data[key] for key in data.files}
+
+
+def groups(path: Path) -> list[str]:
+    """The first parts of an archive's keys that have several."""
+    with np.load(path) as data:
+        return sorted({key.partition("/")[0] for key in data.files if "/" in key})
+
+
+def assert_agrees(name: str, found: Tensor | np.ndarray, expected: np.ndarray) -> None:
+    found = found.detach().numpy() if isinstance(found, Tensor) else found
+    assert found.shape == expected.shape, f"{name}: shape {found.shape}, recorded {expected.shape}"
+    if expected.dtype.kind in "biu":
+        assert np.array_equal(found, expected), f"{name}: {np.sum(found != expected)} of {found.size} differ"
+    else:
+        np.testing.assert_allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, err_msg=name)
+
+
+def assert_all_agree(found: Mapping[str, Tensor | np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    """Compare everything recorded; a recorded name without a counterpart is reported."""
+    for name in expected:
+        if name in found:
+            assert_agrees(name, found[name], expected[name])
+    unknown = sorted(set(expected) - set(found))
+    if unknown:
+        pytest.xfail(f"nothing to compare with {', '.join(unknown)}")
+
+
+# --- the 4M model
+
+
+def fourm_cases(path: Path) -> Iterator[Case]:
+    stem = path.stem
+    yield Case(f"{stem}/weights", lambda: check_whole_file_loads(path))
+    recorded = path.with_suffix(".npz")
+    if not recorded.exists():
+        return
+    with np.load(recorded) as data:
+        keys = data.files
+    for group in groups(recorded):
+        targets = [key.rpartition("/")[2] for key in keys if key.startswith(f"{group}/out/logits/")]
+        check = check_training if f"{group}/num_tokens" in keys else check_forward
+        is_sequence = any(get_modality(name).kind == "seq" for name in targets)
+        yield Case(
+            f"{stem}/{group}",
+            lambda check=check, group=group: check(path, arrays(recorded), group),
+            NO_SEQUENCE_TARGET if is_sequence else "",
+        )
+
+
+def check_whole_file_loads(path: Path) -> None:
+    """Strict loading takes every tensor of the file, unchanged but for the cast to float32."""
+    model = load_fourm(path)
+    state = model.state_dict()
+    stored = load_file(path)
+    assert set(state) - set(stored) <= {*model.tied_keys(), *model.tied_keys().values()}
+    for name, tensor in stored.items():
+        assert torch.equal(state[name], tensor.float()), name
+
+
+def read_batch(data: Mapping[str, np.ndarray], case: str, *, with_code: bool) -> dict[str, Tokens]:
+    def tensor(key: str) -> Tensor | None:
+        return torch.from_numpy(data[key]) if key in data else None
+
+    batch: dict[str, Tokens] = {}
+    for name in json.loads(str(data[f"{case}/order"])):
+        prefix = f"{case}/in/{name}"
+        values = tensor(f"{prefix}/tensor")
+        if values is None:
+            values = torch.from_numpy(normalize_pixels(data["rgb_u8"]))
+        mask = tensor(f"{prefix}/input_mask")
+        assert mask is not None
+        code = tensor(f"{prefix}/decoder_attention_mask") if with_code else None
+        batch[name] = Tokens(values, mask, tensor(f"{prefix}/target_mask"), code)
+    return batch
+
+
+def under(data: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
+    return {key.removeprefix(prefix): data[key] for key in data if key.startswith(prefix)}
+
+
+def record_outputs(model: nn.Module, names: list[str]) -> dict[str, Tensor]:
+    """The last output of each named module, filled in as the model runs."""
+    outputs: dict[str, Tensor] = {}
+    for name in names:
+        model.get_submodule(name).register_forward_hook(
+            lambda _module, _inputs, output, name=name: outputs.__setitem__(name, output)
+        )
+    return outputs
+
+
+def check_forward(path: Path, data: dict[str, np.ndarray], case: str) -> None:
+    model = load_fourm(path)
+    batch = read_batch(data, case, with_code=False)
+    expected, hooks = under(data, f"{case}/out/"), under(data, f"{case}/hook/")
+    outputs = record_outputs(model, list(hooks))
+    slots = expected.pop("mod_pos", None)
+    with torch.no_grad():
+        selected = model.select_inputs(batch)
+        encoded = model.encode(batch)
+        found = {
+            "encoder_tokens": selected.content,
+            "encoder_emb": selected.emb,
+            "encoder_mask": selected.mask,
+            "encoder_mod_mask": selected.ids,
+        }
+        for name in (key.removeprefix("logits/") for key in expected if key.startswith("logits/")):
+            positions = None if slots is None else {name: torch.from_numpy(slots)}
+            found[f"logits/{name}"] = model.decode(encoded, [name], positions=positions)[name]
+    assert_all_agree(outputs, hooks)
+    assert_all_agree(found, expected)
+
+
+def check_training(path: Path, data: dict[str, np.ndarray], case: str) -> None:
+    model = load_fourm(path)
+    batch = read_batch(data, case, with_code=True)
+    num_encoder, num_decoder = json.loads(str(data[f"{case}/num_tokens"]))
+    order = json.loads(str(data[f"{case}/decoder_order"]))
+    expected, hooks = under(data, f"{case}/out/"), under(data, f"{case}/hook/")
+    outputs = record_outputs(model, ["decoder_norm", *hooks])
+    if "decoder_attention_mask_packed" in expected:
+        packed = expected.pop("decoder_attention_mask_packed")
+        shape = expected.pop("decoder_attention_mask_shape")
+        expected["blocked"] = np.unpackbits(packed, axis=-1, count=shape[-1]).astype(bool).reshape(shape)
+
+    encoded = model.encode(batch, num_tokens=num_encoder)
+    targets = model.select_targets(batch, num_decoder, order)
+
+    def losses(kind: Any) -> Any:
+        return model(
+            batch,
+            num_encoder_tokens=num_encoder,
+            num_decoder_tokens=num_decoder,
+            loss=kind,
+            decoder_order=order,
+        )
+
+    by_tokens, by_modality = losses("token"), losses("mod")
+    by_modality.loss.backward()
+    y = outputs["decoder_norm"]
+    gradients = {
+        name: parameter.grad
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+        if parameter.grad is not None
+    }
+    total = sum(p.grad.double().square().sum() for p in model.parameters() if p.grad is not None)
+    found: dict[str, Tensor] = {
+        "encoder_mask": encoded.mask,
+        "encoder_mod_mask": encoded.ids,
+        "encoder_norm": encoded.hidden,
+        "decoder_mask": targets.mask,
+        "decoder_mod_mask": targets.ids,
+        "target_ids": targets.target_ids,
+        "blocked": targets.blocked,
+        "decoder_norm": y,
+        "loss_mod": by_modality.loss[None],
+        "loss_token": by_tokens.loss[None],
+        "grad_norm": torch.as_tensor(total).sqrt(),
+        **{f"mod_loss/{name}": loss[None] for name, loss in by_modality.by_modality.items()},
+        **{f"logits_all/{name}": head_of(model, name)(y) for name in model.targets},
+        **{f"grad/{name}": gradient for name, gradient in gradients.items()},
+    }
+    assert_all_agree(outputs, hooks)
+    assert_all_agree(found, expected)
+
+
+def head_of(model: FourM, name: str) -> nn.Module:
+    return model.get_submodule(f"decoder_embeddings.{name}.to_logits")
+
+
+# --- tokenizers
+
+
+def tokenizer_cases(path: Path) -> Iterator[Case]:
+    recorded = path.with_suffix(".npz")
+    with safe_open(path, "pt") as file:
+        enc_type = (file.metadata() or {}).get("enc_type", "")
+    missing = "" if enc_type.startswith("BottleneckMLP") else NO_VIT
+    yield Case(f"{path.stem}/weights", lambda: check_whole_tokenizer_loads(path), missing)
+    if not recorded.exists():
+        return
+    for group in groups(recorded) or [""]:
+        name = f"{path.stem}/{group or 'run'}"
+        yield Case(name, lambda group=group: check_tokenizer(path, recorded, group), missing)
+
+
+def check_whole_tokenizer_loads(path: Path) -> None:
+    state = load_tokenizer(path).state_dict()
+    stored = load_file(path)
+    assert set(state) == set(stored)
+    for name, tensor in stored.items():
+        assert torch.equal(state[name], tensor.float()), name
+
+
+def check_tokenizer(path: Path, recorded: Path, group: str) -> None:
+    model = load_tokenizer(path)
+    data = under(arrays(recorded), f"{group}/" if group else "")
+    found: dict[str, Tensor] = {}
+    with torch.no_grad():
+        if "x" in data:
+            found |= run_tokenizer(model, torch.from_numpy(data.pop("x")))
+        if "free_tokens" in data:
+            found["free_decoded"] = model.decode(torch.from_numpy(data.pop("free_tokens")))
+    if "free_pose_matrices" in data:
+        count = len(data["free_pose_matrices"])
+        found["free_pose_matrices"] = found["free_decoded"][:count].reshape(count, 23, 3, 3)
+    assert_all_agree(found, data)
+
+
+def run_tokenizer(model: VQVAE, values: Tensor) -> dict[str, Tensor]:
+    """Every stage by its recorded name."""
+    latent, ids = model.latent(values), model.encode(values)
+    quantized, decoded = model.quantize(latent), model(values)
+    assert torch.equal(decoded.ids, ids)
+    return {
+        "encoder_out": model.encoder(values.movedim(1, -1)).movedim(-1, 1),
+        "latent": latent.movedim(-1, 1),
+        "quant": quantized.codes.movedim(-1, 1),
+        "tokens": ids,
+        "embedding_from_tokens": model.quantize.look_up(ids.movedim(1, -1)).movedim(-1, 1),
+        "decoded": decoded.values,
+    }
+
+
+def diffusion_cases(path: Path) -> Iterator[Case]:
+    yield Case(path.stem, None, NO_DIFFUSION)
+
+
+MODEL_KINDS = {"fm": fourm_cases, "tok": tokenizer_cases, "divae": diffusion_cases}
+
+
+def key_cases(path: Path) -> Iterator[Case]:
+    for name, entry in read_json(path).items():
+        missing = ""
+        if entry["cls"] == "DiVAE":
+            missing = NO_DIFFUSION
+        elif entry["cls"] != "FM" and not entry["config"].get("enc_type", "").startswith("BottleneckMLP"):
+            missing = NO_VIT
+        yield Case(f"checkpoint_keys/{name}", lambda entry=entry: check_keys(entry), missing)
+
+
+def check_keys(entry: dict[str, Any]) -> None:
+    with torch.device("meta"):
+        if entry["cls"] == "FM":
+            model = FourM(FourMConfig.parse(entry["config"]))
+        else:
+            model = VQVAE(TokenizerConfig.parse(entry["config"]))
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    state = model.state_dict()
+    found = {
+        name: (list(tensor.shape), str(tensor.dtype).removeprefix("torch."), name in parameters)
+        for name, tensor in state.items()
+    }
+    recorded = {name: (shape, dtype, kind == "param") for name, shape, dtype, kind in entry["state"]}
+    assert found == recorded
+    layers = ("encoder_embeddings.", "decoder_embeddings.")
+    inner = [parameter for name, parameter in parameters.items() if not name.startswith(layers)]
+    assert sum(p.numel() for p in model.parameters()) == entry["n_params"]
+    assert sum(p.numel() for p in inner) == entry["n_params_non_embedding"]
+    assert sum(t.numel() * t.itemsize for t in state.values()) == entry["state_bytes"]
+
+
+# --- text
+
+
+def text_tokenizer(folder: Path) -> TextTokenizer:
+    name = "text_tokenizer_4m_wordpiece_30k.json"
+    for place in (folder.parent / "data", ROOT.parent / "shared" / "data"):
+        if (place / name).exists():
+            return TextTokenizer.from_file(place / name)
+    pytest.skip(f"the text tokenizer {name} is not on this machine (looked in ../shared/data)")
+
+
+def text_cases(path: Path) -> Iterator[Case]:
+    strings = {"det": check_boxes, "metadata": check_metadata, "palette": check_palette}
+    missing = {"poses": NO_POSES, "sam": NO_SAM, "sam_grid_points_xy": NO_SAM}
+    for part, value in read_json(path).items():
+        if part in missing:
+            yield Case(f"text/{part}", None, missing[part])
+        elif part == "encode":
+            yield Case("text/encode", lambda value=value: check_encoding(value, text_tokenizer(path.parent)))
+        elif part in strings:
+            yield Case(f"text/{part}", lambda part=part, value=value: strings[part](value))
+            yield Case(f"text/{part}-ids", lambda value=value: check_ids(value, text_tokenizer(path.parent)))
+        elif part == "metadata_ids":
+            yield Case("text/metadata_ids", lambda value=value: check_metadata_ids(value))
+        elif part == "span_masking":
+            yield Case(
+                "text/span_masking", lambda value=value: check_spans(value, text_tokenizer(path.parent))
+            )
+        elif part == "custom_text" or part.startswith("empty_target_"):
+            yield Case(
+                f"text/{part}", lambda value=value: check_condition(value, text_tokenizer(path.parent))
+            )
+        else:
+            yield Case(f"text/{part}", None, "no part of this name is known")
+
+
+def check_encoding(recorded: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
+    for entry in recorded:
+        ids = tokenizer.encode(entry["text"])
+        assert ids.tolist() == entry["ids"], entry["text"]
+        assert tokenizer.tokens(ids) == entry["tokens"]
+        assert tokenizer.decode(ids) == entry["decode_keep"]
+
+
+def check_ids(recorded: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
+    for entry in recorded:
+        assert tokenizer.encode(entry["string"]).tolist() == entry["ids"]
+
+
+def check_boxes(recorded: list[dict[str, Any]]) -> None:
+    for entry in recorded:
+        kept = [item for item in entry["instances"] if item["score"] >= MIN_SCORE]
+        assert boxes_to_string(Box(*item["boxes"], item["class_name"]) for item in kept) == entry["string"]
+        parsed = string_to_boxes(entry["string"])
+        assert [box.label for box in parsed] == [box[4] for box in entry["parsed_back"]]
+        np.testing.assert_allclose(
+            [box[:4] for box in parsed], [box[:4] for box in entry["parsed_back"]], atol=TOLERANCE
+        )
+
+
+def check_metadata_ids(recorded: dict[str, str]) -> None:
+    assert {name: f"v1={kind.id}" for name, kind in METADATA.items()} == recorded
+
+
+def check_metadata(recorded: list[dict[str, Any]]) -> None:
+    for entry in recorded:
+        assert metadata_to_string(entry["metadata"]) == entry["string"]
+        assert metadata_chunks(entry["metadata"]) == entry["chunks"]
+        assert string_to_metadata(entry["string"]) == pytest.approx(entry["decoded"], abs=TOLERANCE)
+
+
+def check_palette(recorded: list[dict[str, Any]]) -> None:
+    for entry in recorded:
+        colors = np.reshape(entry["rgb"], (-1, 3)).tolist()
+        assert palette_to_string(colors) == entry["string"]
+        assert string_to_palette(entry["string"]) == [tuple(color) for color in colors]
+
+
+def check_spans(recorded: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
+    for entry in recorded:
+        sequence = entry["sequence"]
+        chunks = [[token] for token in sequence] if entry["kind"] == "simple" else sequence
+        inputs, target = mask_spans(chunks, entry["uniform"], entry["keep_prob"], tokenizer.sentinels)
+        assert (inputs, target) == (entry["input"], entry["target"])
+        assert merge_spans(inputs, target, tokenizer.sentinels) == entry["merged"]
+
+
+def check_condition(recorded: dict[str, Any], tokenizer: TextTokenizer) -> None:
+    if "text" in recorded:
+        found = text_condition(tokenizer.encode(recorded["text"]), recorded["target_max_len"], tokenizer)
+    else:
+        found = empty_sequence(len(recorded["tensor"][0]), tokenizer)
+    for name, array in found.items():
+        assert array[None].astype(int).tolist() == recorded[name], name
+
+
+# --- raw inputs
+
+
+def preproc_cases(path: Path) -> Iterator[Case]:
+    missing = {"sam": NO_SAM}
+    checks = {"rgb/imagenet": check_normalisation, "rgb/crop_resize_u8": check_crop}
+    with np.load(path) as data:
+        outputs = [key for key in data.files if not key.endswith(("/u8", "/u16", "_in_u8"))]
+    for name in outputs:
+        if name in checks:
+            yield Case(f"preproc/{name}", lambda name=name: checks[name](arrays(path)))
+        else:
+            yield Case(f"preproc/{name}", None, missing.get(name.partition("/")[0], NO_TOKENIZER_INPUT))
+
+
+def check_normalisation(data: dict[str, np.ndarray]) -> None:
+    assert_agrees("rgb", normalize_pixels(data["rgb/u8"][None])[0], data["rgb/imagenet"])
+
+
+def check_crop(data: dict[str, np.ndarray]) -> None:
+    expected = data["rgb/crop_resize_u8"]
+    assert_agrees("crop", crop_resize(array_image(data["rgb/crop_in_u8"]), expected.shape[0]), expected)
