@@ -86,7 +86,9 @@ def palette(rgb: NDArray[np.uint8], num_colors: int = 7) -> list[str]:
         owner = gaps.argmin(1)
         counts = np.bincount(owner, minlength=num_colors)
         sums = np.stack([np.bincount(owner, pixels[:, c], num_colors) for c in range(3)], axis=1)
-        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres).astype(np.float32)
+        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres).astype(
+            np.float32
+        )
     order = np.argsort(-counts, kind="stable")
     table = np.unique(np.round(centres[order]).astype(int), axis=0, return_index=True)[1]
     return ["#{:02x}{:02x}{:02x}".format(*np.round(centres[order[i]]).astype(int)) for i in sorted(table)]

@@ -1,0 +1,96 @@
+"""Retrieval between scenes, by what the model predicts from each modality."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812
+from numpy.typing import NDArray
+
+from ..fourm import FourM
+from ..tokenizers.image import VQVAE
+from ..tokens import Tokens
+from .train_fourm import predict
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What the model says of N samples, by target modality.
+
+    Attributes:
+        vectors: softly decoded unit vectors `(N, C)`.
+        tokens: likeliest ids `(N, heads)`.
+        log_probs: `(N, heads, V)`.
+    """
+
+    vectors: dict[str, NDArray[np.float32]]
+    tokens: dict[str, NDArray[np.int64]]
+    log_probs: dict[str, NDArray[np.float32]]
+
+
+@torch.inference_mode()
+def predict_all(
+    model: FourM, batch: Mapping[str, Tokens], tokenizers: Mapping[str, VQVAE], batch_size: int = 250
+) -> Predicted:
+    """Run the model over a batch of any size and decode softly: the expected code of every head."""
+    num = len(next(iter(batch.values())).tensor)
+    found = Predicted({}, {}, {})
+    logits: dict[str, list[torch.Tensor]] = {name: [] for name in tokenizers}
+    for start in range(0, num, batch_size):
+        part = {
+            name: Tokens(
+                tokens.tensor[start : start + batch_size], tokens.input_mask[start : start + batch_size]
+            )
+            for name, tokens in batch.items()
+        }
+        with torch.autocast("cpu", torch.bfloat16):
+            for name, value in predict(model, part, tuple(tokenizers)).items():
+                logits[name].append(value.float())
+    for name, tokenizer in tokenizers.items():
+        log_probs = torch.cat(logits[name]).log_softmax(-1)
+        codes = torch.einsum("nhk,hkc->nhc", log_probs.exp(), tokenizer.codebook()).flatten(1)
+        found.vectors[name] = F.normalize(tokenizer.decode_codes(codes), dim=1).numpy()
+        found.tokens[name] = log_probs.argmax(-1).numpy()
+        found.log_probs[name] = log_probs.numpy()
+    return found
+
+
+def scores(
+    queries: Predicted, gallery: Predicted, spaces: Sequence[str], ranking: str
+) -> NDArray[np.float32]:
+    """Score every gallery item for every query, `(Q, N)`.
+
+    Args:
+        queries: predicted from the query.
+        gallery: predicted from the items.
+        spaces: summed with equal weights.
+        ranking: `cosine`, `likelihood` (mean log probability of the item's tokens, per head) or `both`.
+    """
+    total = np.zeros((), dtype=np.float32)
+    for name in spaces:
+        if ranking != "likelihood":
+            total = total + queries.vectors[name] @ gallery.vectors[name].T
+        if ranking != "cosine":
+            total = total + 0.25 * likelihood(queries.log_probs[name], gallery.tokens[name])
+    return np.asarray(total)
+
+
+def likelihood(log_probs: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
+    """Mean over heads of log p(token): `(Q, H, V)` and `(N, H)` to `(Q, N)`."""
+    total = np.zeros((len(log_probs), len(tokens)), dtype=np.float32)
+    for head in range(tokens.shape[1]):
+        total += log_probs[:, head][:, tokens[:, head]]
+    return total / tokens.shape[1]
+
+
+def ranks(score: NDArray[np.float32]) -> dict[str, float]:
+    """R@1, R@5, R@10 and median rank where query i belongs to item i; ties count against the query."""
+    own = np.diag(score)[:, None]
+    rank = (score >= own).sum(1)
+    return {
+        **{f"r{k}": float((rank <= k).mean()) for k in (1, 5, 10)},
+        "median_rank": float(np.median(rank)),
+    }
