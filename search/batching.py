@@ -83,10 +83,15 @@ class Batcher:
         call = _Call(items, log_probs)
         with self._guard:
             self._waiting.append(call)
-        while not call.done:
-            with self._model:  # those who wait here are served by the one inside
-                if not call.done:
-                    self._run(self._take())
+        try:
+            while not call.done:
+                with self._model:  # those who wait here are served by the one inside
+                    if not call.done:
+                        self._run(self._take())
+        except BaseException:  # interrupted: nobody will fetch this call's result
+            with self._guard:
+                self._waiting = [other for other in self._waiting if other is not call]
+            raise
         if call.error is not None:
             raise call.error
         assert call.result is not None
