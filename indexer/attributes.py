@@ -43,7 +43,7 @@ def read_attributes(path: Path) -> tuple[dict[str, Attribute], list[str]]:
         raise LimitError(f"Attributes are limited to {_MAX_FILE_BYTES} bytes; the file has {status.st_size}.")
     try:
         content = json.loads(path.read_bytes())
-    except (AttributeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"The attributes are not JSON: {error}.", code="attributes.not_json") from error
     if not isinstance(content, dict):
         raise InputError("Attributes must be one JSON object.", code="attributes.not_an_object")
@@ -140,7 +140,8 @@ def picture_facts(content: Path | bytes) -> tuple[dict[str, Attribute], str | No
             media_type = Image.MIME.get(picture.format or "")
     except Exception:  # whatever a hostile header provokes; the reader has judged the file already
         return {}, None
-    if exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8):  # stored lying on its side
+    lies_on_its_side = exif.get(ExifTags.Base.Orientation) in (5, 6, 7, 8)
+    if lies_on_its_side and media_type != "image/tiff":  # of those, Pillow gives the upright size
         width, height = height, width
     facts: dict[str, Attribute] = {"width": width, "height": height}
     taken = exif.get(ExifTags.Base.DateTimeOriginal) or exif.get(ExifTags.Base.DateTime)

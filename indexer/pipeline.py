@@ -145,7 +145,7 @@ class BatchEmbedder:
         }
         failed: dict[int, Exception] = {}
         size, num = self._batch_size, len(requests)
-        spans = [(start, min(start + size, num)) for start in range(0, num, size)]
+        spans = [(start, min(start + size, num)) for start in range(0, num, size)][::-1]
         while spans:
             start, stop = spans.pop()
             try:

@@ -147,7 +147,8 @@ class FolderSource:
         listing = _Listing()
         for folder in place.folders:
             try:
-                entries = sorted(os.scandir(folder.path), key=lambda entry: entry.name)
+                with os.scandir(folder.path) as found:
+                    entries = sorted(found, key=lambda entry: entry.name)
             except OSError as error:
                 message = f"Cannot be listed: {error.strerror}."
                 listing.add_problem("", folder.path, folder.slot, "source.unreadable_folder", message)
