@@ -79,10 +79,15 @@ class _Embedding(nn.Module):
         Args:
             mask: True = ignore.
             limit: ranks from here on take position 0.
+
+        Raises:
+            InputError: more tokens are used than there are positions, and no limit says what to do.
         """
         rank = (~mask).cumsum(1) - 1
         if limit is not None:
             rank = rank.masked_fill(rank >= limit, 0)
+        elif mask.shape[1] > SEQUENCE_POSITIONS and bool((rank >= SEQUENCE_POSITIONS).any()):
+            raise InputError(f"{self.modality.name}: more than {SEQUENCE_POSITIONS} tokens; cut it.")
         # Ignored tokens get some position too, and are dropped or zeroed by whoever selects tokens.
         return self.pos_emb[0][rank.clamp(0, SEQUENCE_POSITIONS - 1)] + self.mod_emb
 
