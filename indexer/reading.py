@@ -1,5 +1,6 @@
 """One item's files or values to what the model embeds and the catalog keeps. Runs in worker threads."""
 
+import json
 import stat
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..errors import AnyseekError, InputError
+from ..errors import AnyseekError, InputError, LimitError
 from ..storage import Asset, AssetFiles, Attribute, Item, JobError
 from .attributes import check_attributes, item_facts, picture_facts, read_attributes
 from .naming import ATTRIBUTES, printable
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 ADDED = "added"
 
 _MAX_MESSAGE_CHARS = 1000
+_MAX_VALUE_CHARS = 1 << 20
 _MEDIA_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
@@ -155,6 +157,7 @@ class ItemReader:
             draft.facts |= facts
             draft.assets.append(Asset(modality, sha256=self._assets.add(content), media_type=media_type))
         else:
+            _check_value(content)
             self._read_input(draft, modality, content, num_bytes=0)
             draft.assets.append(Asset(modality, value=content))
 
@@ -204,6 +207,19 @@ def job_error(path: str, modality: str, error: Exception) -> JobError:
 def storable(text: str) -> str:
     """Text with whatever is not Unicode (half a surrogate pair) spelt out."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _check_value(content: object) -> None:
+    """Let a value pass that the catalog can keep. Raises InputError."""
+    try:
+        size = len(json.dumps(content, allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"Give a path, bytes, a text, or what JSON can hold ({error})."
+        raise InputError(message, code="input.not_json") from error
+    if size > _MAX_VALUE_CHARS:
+        raise LimitError(
+            f"A value is limited to {_MAX_VALUE_CHARS} characters of JSON; give bytes or a path."
+        )
 
 
 def _take_attributes(draft: _Draft, attributes: Mapping[str, Attribute], refused: list[str]) -> None:
