@@ -25,6 +25,56 @@ KeyValue = tuple[Tensor, Tensor]
 """Keys and values, each (B, heads, N, head_dim)."""
 
 
+class Packing:
+    """Lays rows of different lengths end to end, so that linear layers and norms see no padding.
+
+    Args:
+        mask: bool (B, N), True = padding.
+    """
+
+    def __init__(self, mask: Tensor) -> None:
+        self.mask = mask
+        # None while nothing is padded: then the two layouts are views of each other.
+        self._slots = (~mask).flatten().nonzero()[:, 0] if bool(mask.any()) else None
+
+    def pack(self, x: Tensor) -> Tensor:
+        """(B, N, D) to (T, D), padding left out."""
+        return x.flatten(0, 1) if self._slots is None else x.flatten(0, 1)[self._slots]
+
+    def pad(self, x: Tensor) -> Tensor:
+        """(T, D) to (B, N, D), zero at padding."""
+        shape = (*self.mask.shape, x.shape[-1])
+        if self._slots is None:
+            return x.view(shape)
+        return x.new_zeros(self.mask.numel(), x.shape[-1]).index_copy_(0, self._slots, x).view(shape)
+
+
+class KeyValueCache:
+    """Keys and values of the tokens that a causal decoder block has seen, with room for more.
+
+    Args:
+        length: most tokens.
+    """
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._used = 0
+        self._kept: tuple[Tensor, ...] = ()
+
+    def append(self, k: Tensor, v: Tensor) -> KeyValue:
+        """Add those of new tokens (B, heads, M, head_dim); gives all so far."""
+        if not self._kept:
+            self._kept = tuple(x.new_empty(*x.shape[:2], self._length, x.shape[3]) for x in (k, v))
+        start, self._used = self._used, self._used + k.shape[2]
+        for kept, new in zip(self._kept, (k, v), strict=True):
+            kept[:, :, start : self._used] = new
+        return self._kept[0][:, :, : self._used], self._kept[1][:, :, : self._used]
+
+    def keep_rows(self, index: Tensor) -> None:
+        """Go on with only some rows of the batch, int64 (B',)."""
+        self._kept = tuple(kept[index] for kept in self._kept)
+
+
 def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor | None:
     """What to add to attention logits so that masked keys are ignored.
 
@@ -125,10 +175,24 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=config.proj_bias)
         self.q_norm, self.k_norm = _head_norm(config), _head_norm(config)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D); `bias` from `attention_bias`."""
-        q, k, v = _heads(self.qkv(x), 3, self.num_heads)
-        return self.proj(_merge(_attend(self.q_norm(q), self.k_norm(k), v, bias)))
+    def forward(
+        self,
+        x: Tensor,
+        bias: Tensor | None = None,
+        packing: Packing | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        """(B, N, D) to (B, N, D), or (T, D) to (T, D) with a packing; `bias` from `attention_bias`.
+
+        With a cache, `x` holds only new tokens: they are added to it and see all that it holds.
+        """
+        qkv = self.qkv(x)
+        q, k, v = _heads(qkv if packing is None else packing.pad(qkv), 3, self.num_heads)
+        q, k = self.q_norm(q), self.k_norm(k)
+        if cache is not None:
+            k, v = cache.append(k, v)
+        y = _merge(_attend(q, k, v, bias))
+        return self.proj(y if packing is None else packing.pack(y))
 
 
 class CrossAttention(nn.Module):
@@ -142,9 +206,10 @@ class CrossAttention(nn.Module):
         self.proj = nn.Linear(dim, dim, bias=config.proj_bias)
         self.q_norm, self.k_norm = _head_norm(config), _head_norm(config)
 
-    def keys_values(self, context: Tensor) -> KeyValue:
-        """Normalised context (B, N, D) to keys and values."""
-        k, v = _heads(self.kv(context), 2, self.num_heads)
+    def keys_values(self, context: Tensor, packing: Packing | None = None) -> KeyValue:
+        """Normalised context (B, N, D), or (T, D) with a packing, to keys and values."""
+        kv = self.kv(context)
+        k, v = _heads(kv if packing is None else packing.pad(kv), 2, self.num_heads)
         return self.k_norm(k), v
 
     def forward(self, x: Tensor, kv: KeyValue, bias: Tensor | None = None) -> Tensor:
@@ -182,9 +247,9 @@ class EncoderBlock(nn.Module):
         self.norm2 = LayerNorm(dim, bias=bias)
         self.mlp = Mlp(config)
 
-    def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """(B, N, D) to (B, N, D)."""
-        x = x + self.attn(self.norm1(x), bias)
+    def forward(self, x: Tensor, bias: Tensor | None = None, packing: Packing | None = None) -> Tensor:
+        """(B, N, D) to (B, N, D), or (T, D) to (T, D) with a packing."""
+        x = x + self.attn(self.norm1(x), bias, packing)
         return x + self.mlp(self.norm2(x))
 
 
@@ -202,14 +267,25 @@ class DecoderBlock(nn.Module):
         self.norm2 = LayerNorm(dim, bias=bias)
         self.mlp = Mlp(config)
 
-    def context_kv(self, context: Tensor) -> KeyValue:
-        """Keys and values of this block for a context (B, N, D); they do not depend on the targets."""
-        return self.cross_attn.keys_values(self.context_norm(context))
+    def context_kv(self, context: Tensor, packing: Packing | None = None) -> KeyValue:
+        """Keys and values of this block for a context (B, N, D), or (T, D) with a packing.
+
+        They do not depend on the targets.
+        """
+        return self.cross_attn.keys_values(self.context_norm(context), packing)
 
     def forward(
-        self, x: Tensor, kv: KeyValue, self_bias: Tensor | None = None, context_bias: Tensor | None = None
+        self,
+        x: Tensor,
+        kv: KeyValue,
+        self_bias: Tensor | None = None,
+        context_bias: Tensor | None = None,
+        cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Targets (B, M, D) to (B, M, D), attending to themselves and to the context behind `kv`."""
-        x = x + self.self_attn(self.norm1(x), self_bias)
+        """Targets (B, M, D) to (B, M, D), attending to themselves and to the context behind `kv`.
+
+        With a cache, `x` holds only new targets, which also see those before them.
+        """
+        x = x + self.self_attn(self.norm1(x), self_bias, cache=cache)
         x = x + self.cross_attn(self.query_norm(x), kv, context_bias)
         return x + self.mlp(self.norm2(x))

@@ -5,7 +5,7 @@ state dicts load strictly. Masks are boolean, True = ignore, throughout.
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +14,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ..errors import InputError, ModelError
-from .blocks import DecoderBlock, EncoderBlock, LayerNorm, attention_bias
+from .blocks import (
+    DecoderBlock,
+    EncoderBlock,
+    KeyValue,
+    KeyValueCache,
+    LayerNorm,
+    Packing,
+    attention_bias,
+)
 from .embeddings import (
     DecoderEmbedding,
     EncoderEmbedding,
@@ -53,6 +61,19 @@ class Encoded:
     context: Tensor
     mask: Tensor
     ids: Tensor
+
+
+@dataclass(frozen=True)
+class Context:
+    """What the encoder made of the given tokens, for several decoder passes and without padding.
+
+    Attributes:
+        tokens: what decoders attend to, rows end to end (T, D).
+        packing: which of them belong to which row (B, N).
+    """
+
+    tokens: Tensor
+    packing: Packing
 
 
 @dataclass(frozen=True)
@@ -105,7 +126,8 @@ class FourM(nn.Module):
         self.decoder_proj_context = nn.Linear(dim, dim)
         self.decoder = nn.ModuleList(DecoderBlock(config.block) for _ in range(config.decoder_depth))
         self.decoder_norm = LayerNorm(dim, bias=config.norm_bias)
-        self._initialise()
+        if not self.mask_token.is_meta:
+            self._initialise()
         if config.share_modality_embeddings:
             for name in set(chosen_in) & set(chosen_out):
                 self._output(name).mod_emb = self._input(name).mod_emb
@@ -160,13 +182,51 @@ class FourM(nn.Module):
     def encode(self, batch: Mapping[str, Tokens], *, num_tokens: int | None = None) -> Encoded:
         """One encoder pass over the given tokens; arguments and errors as in `select_inputs`."""
         chosen = self.select_inputs(batch, num_tokens)
-        x = chosen.content + chosen.emb
-        bias = attention_bias(chosen.mask, x.dtype)
-        for block in self.encoder:
-            x = block(x, bias)
-        hidden = self.encoder_norm(x)
+        hidden = self._run_encoder(chosen.content + chosen.emb, chosen.mask)
         context = self.decoder_proj_context(hidden) + chosen.emb
         return Encoded(hidden, context, chosen.mask, chosen.ids)
+
+    def read(self, batch: Mapping[str, Tokens]) -> Context:
+        """One encoder pass for decoder passes by `attend`; arguments and errors as in `select_inputs`.
+
+        Rows may differ widely in length, down to none: no work is spent on padding. Targets of a row
+        without tokens get nothing from their cross-attention.
+        """
+        chosen = self.select_inputs(batch)
+        if not chosen.mask.shape[1]:  # attention over no keys at all is undefined: keep one of padding
+            chosen = self.select_inputs(batch, 1)
+        packing = Packing(chosen.mask)
+        emb = packing.pack(chosen.emb)
+        hidden = self._run_encoder(packing.pack(chosen.content) + emb, chosen.mask, packing)
+        return Context(self.decoder_proj_context(hidden) + emb, packing)
+
+    def context_kvs(self, context: Context) -> Iterator[KeyValue]:
+        """Keys and values of a context for each decoder block in turn; a list of them can be kept."""
+        for block in self.decoder:
+            assert isinstance(block, DecoderBlock)
+            yield block.context_kv(context.tokens, context.packing)
+
+    def attend(
+        self,
+        x: Tensor,
+        kvs: Iterable[KeyValue],
+        context_bias: Tensor | None,
+        self_bias: Tensor | None = None,
+        caches: Sequence[KeyValueCache] | None = None,
+    ) -> Tensor:
+        """The decoder stack, up to and with its last norm.
+
+        Args:
+            x: content + embedding of the targets (B, M, D); with caches only of the new ones.
+            kvs: from `context_kvs`, for the B rows.
+            context_bias: `attention_bias` of the context's padding.
+            self_bias: `attention_bias` of what targets must not see of each other.
+            caches: one per block, filled along the way.
+        """
+        memory: Sequence[KeyValueCache | None] = caches or [None] * len(self.decoder)
+        for block, kv, cache in zip(self.decoder, kvs, memory, strict=True):
+            x = block(x, kv, self_bias, context_bias, cache)
+        return self.decoder_norm(x)
 
     def decode(
         self, encoded: Encoded, targets: Sequence[str], *, positions: Mapping[str, Tensor] | None = None
@@ -202,11 +262,8 @@ class FourM(nn.Module):
 
     def run_decoder(self, x: Tensor, encoded: Encoded, self_bias: Tensor | None) -> Tensor:
         """The decoder stack over content + embedding (B, M, D), up to and with its last norm."""
-        context_bias = attention_bias(encoded.mask, x.dtype)
-        for block in self.decoder:
-            assert isinstance(block, DecoderBlock)
-            x = block(x, block.context_kv(encoded.context), self_bias, context_bias)
-        return self.decoder_norm(x)
+        kvs = (block.context_kv(encoded.context) for block in self.decoder if isinstance(block, DecoderBlock))
+        return self.attend(x, kvs, attention_bias(encoded.mask, x.dtype), self_bias)
 
     def select_targets(
         self, batch: Mapping[str, Tokens], num_tokens: int, order: Sequence[str] | None = None
@@ -310,6 +367,12 @@ class FourM(nn.Module):
         mask = mask[:, 1:] | mask[:, :-1]
         return content[:, :-1], emb[:, :-1], mask, layer.modality.id, ids[:, 1:], code[:, :-1]
 
+    def _run_encoder(self, x: Tensor, mask: Tensor, packing: Packing | None = None) -> Tensor:
+        bias = attention_bias(mask, x.dtype)
+        for block in self.encoder:
+            x = block(x, bias, packing)
+        return self.encoder_norm(x)
+
     def _with_registers(self, chosen: Selected) -> Selected:
         batch, count = chosen.content.shape[0], self.config.num_register_tokens
         registers = self.register_tokens.expand(batch, -1, -1)
@@ -354,6 +417,10 @@ class FourM(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         if self.config.num_register_tokens:
             nn.init.normal_(self.register_tokens, std=0.02)
+        for name in self.encoder_embeddings:
+            self._input(name).reset_parameters()
+        for name in self.decoder_embeddings:
+            self._output(name).reset_parameters()
         for name, parameter in self.named_parameters():
             layer, _, kind = name.rpartition(".")
             if kind == "bias":
