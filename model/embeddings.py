@@ -45,6 +45,11 @@ def patchify(pixels: Tensor, patch_size: int) -> Tensor:
     return patches.permute(0, 2, 4, 3, 5, 1).reshape(batch, rows * columns, -1)
 
 
+def _table(num: int, dim: int, padding_idx: int | None = None) -> nn.Embedding:
+    # Given its weight, nn.Embedding draws nothing: drawing costs seconds of imports on the meta device.
+    return nn.Embedding(num, dim, padding_idx=padding_idx, _weight=torch.empty(num, dim))
+
+
 class _Embedding(nn.Module):
     """What all kinds share: the modality's vector and its table of positions."""
 
@@ -56,18 +61,25 @@ class _Embedding(nn.Module):
         self.mod_emb = nn.Parameter(torch.empty(1, 1, dim))
         if modality.positions == "learned":
             self.pos_emb = nn.Parameter(torch.empty(1, modality.max_tokens, dim))
-        elif modality.grid is not None:
-            self.register_buffer("pos_emb", sincos_2d(modality.grid, dim))
         else:
-            # 512 rows whatever the modality's limit: that is the shape in the files.
-            self.register_buffer("pos_emb", sincos_1d(SEQUENCE_POSITIONS, dim))
-        self.reset_parameters()
+            # 512 rows for any sequence, whatever the modality's limit: that is the shape in the files.
+            length = SEQUENCE_POSITIONS if modality.grid is None else modality.max_tokens
+            self.register_buffer("pos_emb", torch.empty(1, length, dim))
 
     def reset_parameters(self) -> None:
-        """Draw the vectors that every kind has."""
+        """Fill the fixed table and draw the rest; projections are drawn by the model."""
         nn.init.normal_(self.mod_emb, std=0.02)
+        _, length, dim = self.pos_emb.shape
         if isinstance(self.pos_emb, nn.Parameter):
             nn.init.normal_(self.pos_emb, std=0.02)
+        else:
+            grid = self.modality.grid
+            self.pos_emb.copy_(sincos_1d(length, dim) if grid is None else sincos_2d(grid, dim))
+        for table in self.children():
+            if isinstance(table, nn.Embedding):
+                nn.init.normal_(table.weight, std=0.02)
+                if table.padding_idx is not None:
+                    nn.init.zeros_(table.weight[table.padding_idx])
 
     def grid_embedding(self) -> Tensor:
         """(1, n, D), the same whatever is masked."""
@@ -120,8 +132,7 @@ class ImageTokenEncoderEmbedding(_Embedding):
     def __init__(self, modality: Modality, dim: int) -> None:
         super().__init__(modality, dim)
         assert modality.vocab_size is not None
-        self.token_emb = nn.Embedding(modality.vocab_size, dim)
-        nn.init.normal_(self.token_emb.weight, std=0.02)
+        self.token_emb = _table(modality.vocab_size, dim)
 
     def forward(self, tensor: Tensor, mask: Tensor) -> Embedded:
         """Ids (B, n) or (B, rows, columns) to n tokens."""
@@ -135,8 +146,7 @@ class SequenceEncoderEmbedding(_Embedding):
     def __init__(self, modality: Modality, dim: int) -> None:
         super().__init__(modality, dim)
         assert modality.vocab_size is not None
-        self.token_emb = nn.Embedding(modality.vocab_size, dim, padding_idx=0)
-        _init_text(self.token_emb)
+        self.token_emb = _table(modality.vocab_size, dim, padding_idx=0)
 
     def forward(self, tensor: Tensor, mask: Tensor) -> Embedded:
         """Ids (B, n) and their mask (True = ignore) to n tokens; at most 512 of them used."""
@@ -168,10 +178,7 @@ class ImageTokenDecoderEmbedding(_Embedding):
     def __init__(self, modality: Modality, dim: int, *, with_tokens: bool = True) -> None:
         super().__init__(modality, dim)
         assert modality.vocab_size is not None
-        self.token_emb = None
-        if with_tokens:
-            self.token_emb = nn.Embedding(modality.vocab_size, dim)
-            nn.init.normal_(self.token_emb.weight, std=0.02)
+        self.token_emb = _table(modality.vocab_size, dim) if with_tokens else None
         self.to_logits = nn.Linear(dim, modality.vocab_size, bias=False)
 
 
@@ -181,19 +188,12 @@ class SequenceDecoderEmbedding(_Embedding):
     def __init__(self, modality: Modality, dim: int) -> None:
         super().__init__(modality, dim)
         assert modality.vocab_size is not None
-        self.token_emb = nn.Embedding(modality.vocab_size, dim, padding_idx=0)
-        _init_text(self.token_emb)
+        self.token_emb = _table(modality.vocab_size, dim, padding_idx=0)
         self.to_logits = nn.Linear(dim, modality.vocab_size, bias=False)
 
     def forward(self, tensor: Tensor, mask: Tensor) -> Embedded:
         """Ids (B, n) and their target mask (True = not a target) to n tokens."""
         return self.token_emb(tensor), self.ranked_embedding(mask, self.modality.decoder_positions)
-
-
-def _init_text(embedding: nn.Embedding) -> None:
-    nn.init.normal_(embedding.weight, std=0.02)
-    with torch.no_grad():
-        embedding.weight[0].zero_()
 
 
 EncoderEmbedding = (
