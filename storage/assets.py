@@ -1,7 +1,16 @@
 """Files by content hash: the same bytes are kept once, and a name can never lead outside the folder."""
 
+import hashlib
+import shutil
+from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
+
+from ..errors import CorruptError, NotFoundError
+from .checks import is_sha256
+from .files import new_file, sha256_of, sync_new_folder
+
+_BLOCK = 1 << 20
 
 
 class AssetFiles:
@@ -21,7 +30,21 @@ class AssetFiles:
         Raises:
             StorageError: it cannot be written (a full disk); nothing is left behind.
         """
-        raise NotImplementedError
+        if isinstance(content, Path):
+            with content.open("rb") as file:
+                return self.add(file)
+        if isinstance(content, bytes):
+            content = BytesIO(content)
+        start = content.tell()
+        sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        path = self._path(sha256)
+        if path.is_file() and sha256_of(path) == sha256:
+            return sha256
+        content.seek(start)
+        sync_new_folder(path.parent)
+        with new_file(path) as temporary, temporary.open("wb") as file:
+            shutil.copyfileobj(content, file, _BLOCK)
+        return sha256
 
     def path(self, sha256: str) -> Path:
         """Where that file lies, for serving; its bytes are not checked.
@@ -29,7 +52,9 @@ class AssetFiles:
         Raises:
             NotFoundError: no such file, or not a sha256 in lower-case hex.
         """
-        raise NotImplementedError
+        if not is_sha256(sha256) or not self._path(sha256).is_file():
+            raise NotFoundError(f"The library has no asset file '{sha256[:80]}'.")
+        return self._path(sha256)
 
     def read(self, sha256: str) -> bytes:
         """Its bytes, checked against the hash.
@@ -37,4 +62,10 @@ class AssetFiles:
         Raises:
             NotFoundError: no such file. CorruptError: the bytes on disk are others.
         """
-        raise NotImplementedError
+        content = self.path(sha256).read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise CorruptError(f"The asset file '{self._path(sha256)}' is damaged; add it again.")
+        return content
+
+    def _path(self, sha256: str) -> Path:
+        return self.folder / sha256[:2] / sha256

@@ -174,6 +174,12 @@ class Matches:
     scores: NDArray[np.float32]
     rows: NDArray[np.int64]
 
+    @classmethod
+    def none(cls, num_queries: int, k: int) -> "Matches":
+        """No matches: all padding."""
+        shape = (num_queries, k)
+        return cls(np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64))
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -1,22 +1,48 @@
 """One library on disk: where its parts lie and how they are opened."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from uuid import uuid4
 
+from sqlalchemy import insert, select
+
+from ..errors import ConflictError, CorruptError, NotFoundError
+from . import tables as t
 from .assets import AssetFiles
 from .catalog import Catalog
-from .records import Collection, Health
+from .database import Database, sqlite_url
+from .files import TEMPORARY, new_file, sync_new_folder
+from .lock import WriterLock
+from .reader import Reader
+from .records import Collection, Health, Problem
+from .schema import is_current, upgrade
 from .snapshot import Snapshot
 from .writer import Writer
 
+_MARK = "library.json"
+_CATALOG = "catalog.db"
+_LOCK = "writer.lock"
+
 
 class Store:
-    """A library: one folder with a catalog, asset files, segments and generations."""
+    """A library: one folder with a catalog, asset files, segments and generations.
 
-    path: Path
-    catalog: Catalog
-    assets: AssetFiles
+    library.json      marks the folder, and names the catalog that belongs to it
+    catalog.db        unless the catalog is kept in PostgreSQL
+    writer.lock       held by the process that writes
+    assets/           files by content hash
+    collections/ID/   segments/*.parquet and generations/g_000001/
+    """
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self.path = path
+        self.catalog = Catalog(database)
+        self.assets = AssetFiles(path / "assets")
+        self._database = database
+        self._reader = Reader(path / "collections", self.catalog)
 
     @classmethod
     def open(cls, path: Path, *, database_url: str | None = None, create: bool = False) -> "Store":
@@ -26,51 +52,153 @@ class Store:
 
         Args:
             path: the library's folder.
-            database_url: a SQLAlchemy URL, such as `postgresql+psycopg://host/name`; SQLite in the folder
-                where None.
+            database_url: a SQLAlchemy URL, such as `postgresql+psycopg://host/name`, the same every time and
+                of a database for this library alone; SQLite in the folder where None.
             create: make the library when the folder is missing or empty.
 
         Raises:
             NotFoundError: no library there and `create` is False.
             ConflictError: the folder holds something else, or the database belongs to another library.
+            WriterBusyError: the catalog is to be made or migrated, and another process is writing.
+            ConfigError: the database URL has no meaning here.
             StorageError: the catalog was written by a newer anyseek, or cannot be opened.
         """
-        raise NotImplementedError
+        path = path.absolute()
+        mark = path / _MARK
+        if not mark.is_file():
+            _check_absent(path, create=create)
+            sync_new_folder(path)
+        database = Database(database_url or sqlite_url(path / _CATALOG))
+        try:
+            if not mark.is_file() or not _is_ready(path, database):
+                _prepare(path, database)
+        except BaseException:
+            database.close()
+            raise
+        return cls(path, database)
 
     def __enter__(self) -> Self:
         """Itself."""
-        raise NotImplementedError
+        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Close it."""
-        raise NotImplementedError
+        self.close()
 
     def close(self) -> None:
         """Close the catalog's connections; snapshots taken before keep their vectors."""
-        raise NotImplementedError
+        self._database.close()
 
     def collections(self) -> list[Collection]:
         """All collections, by name."""
-        raise NotImplementedError
+        return self.catalog.collections()
 
     def collection(self, name: str) -> Collection:
         """One collection. Raises NotFoundError, listing the known names."""
-        raise NotImplementedError
+        return self.catalog.collection(name)
 
     def writer(self) -> Writer:
         """The right to change the library, held until closed or until the process ends, however it ends.
 
+        Deletes what a writer before may have left unfinished.
+
         Raises:
             WriterBusyError: another writer is open; names its process, host, command and start.
         """
-        raise NotImplementedError
+        lock = WriterLock(self.path / _LOCK)
+        try:
+            return Writer(self.path / "collections", self.assets.folder, self._database, lock)
+        except BaseException:
+            lock.release()
+            raise
 
     def snapshot(self, collection: str) -> Snapshot:
-        """What is committed now. Costs one tiny query when nothing changed since the last call."""
-        raise NotImplementedError
+        """What is committed now. Costs one tiny query when nothing changed since the last call.
+
+        Raises NotFoundError, listing the known names.
+        """
+        return self._reader.snapshot(collection)
 
     def health(self) -> Health:
         """Damage met so far by this store, and damage that writers recorded."""
-        raise NotImplementedError
+        problems = {(each.collection, each.kind, each.name): each for each in self._reader.problems()}
+        for collection, segment, num_items in self.catalog.damaged():
+            problems[collection, "segment", segment.name] = Problem(
+                collection=collection,
+                kind="segment",
+                name=segment.name,
+                message=f"The segment '{segment.name}' is damaged; index its items again.",
+                num_items=num_items,
+            )
+        return Health(tuple(problems.values()))
+
+
+def _check_absent(path: Path, *, create: bool) -> None:
+    """Refuse to open nothing, and to make a library among other people's files."""
+    if not create:
+        raise NotFoundError(f"There is no library in '{path}'; index something to make one.")
+    if path.exists() and not path.is_dir():
+        raise ConflictError(f"'{path}' is a file; a library needs a folder.")
+    ours = (_CATALOG, _LOCK, TEMPORARY)
+    others = [each.name for each in path.iterdir() if not each.name.startswith(ours)] if path.exists() else []
+    if others:
+        raise ConflictError(
+            f"'{path}' holds other files ('{min(others)}') and is no library; pick a new or empty folder."
+        )
+
+
+def _is_ready(path: Path, database: Database) -> bool:
+    """Whether the catalog has today's tables. Raises ConflictError when it is another library's."""
+    library_id = _library_id(path)
+    with database.read() as connection:
+        if not is_current(connection):
+            return False
+        known = connection.execute(select(t.library.c.id)).scalar()
+    if known != library_id:
+        raise ConflictError(
+            f"The catalog {database} belongs to another library than '{path}'; open it with the database "
+            "that it was made with.",
+            code="storage.other_catalog",
+        )
+    return True
+
+
+def _prepare(path: Path, database: Database) -> None:
+    """Make or migrate the catalog, as the only writer."""
+    lock = WriterLock(path / _LOCK)
+    try:
+        mark = path / _MARK
+        if not mark.is_file():
+            with new_file(mark) as temporary:
+                temporary.write_text(json.dumps({"format": "anyseek library", "id": uuid4().hex}))
+        library_id = _library_id(path)
+        for folder in ("assets", "collections"):
+            sync_new_folder(path / folder)
+        with database.write() as connection:
+            upgrade(connection)
+            if connection.execute(select(t.library.c.id)).first() is None:
+                _check_new(path, database)
+                row = {"id": library_id, "created_at": datetime.now(UTC)}
+                connection.execute(insert(t.library), row)
+        _is_ready(path, database)
+    finally:
+        lock.release()
+
+
+def _check_new(path: Path, database: Database) -> None:
+    # An empty catalog would take all files of a library for leftovers, and its writer would delete them.
+    if any((path / "collections").iterdir()):
+        raise ConflictError(
+            f"The catalog {database} is empty, but the library '{path}' is not: its catalog is another or "
+            "was lost. Open it with the database that it was made with, or restore the catalog from a copy.",
+            code="storage.other_catalog",
+        )
+
+
+def _library_id(path: Path) -> str:
+    try:
+        return json.loads((path / _MARK).read_text())["id"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"The file '{path / _MARK}' is damaged; restore it from a copy.") from error

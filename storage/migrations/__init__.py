@@ -1,1 +1,1 @@
-"""anyseek.storage.migrations."""
+"""How the catalog's tables came to be, step by step, for Alembic."""

@@ -1,5 +1,7 @@
 """Vector indexes behind one protocol."""
 
+from .exact import best, search_exactly
+from .faiss import FaissIndex
 from .protocol import VectorIndex
 
-__all__ = ["VectorIndex"]
+__all__ = ["FaissIndex", "VectorIndex", "best", "search_exactly"]

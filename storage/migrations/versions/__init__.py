@@ -1,1 +1,1 @@
-"""anyseek.storage.migrations.versions."""
+"""One file per revision: `r<number>_<what>.py`, listed in `schema.REVISIONS`."""
