@@ -153,7 +153,7 @@ MODALITIES = _answers(
 COLLECTIONS = _answers({"collections": [_COLLECTION]})
 COLLECTION = _answers(_COLLECTION)
 SEARCH = _answers(_ANSWER)
-ITEMS = _answers({"items": [_ITEM], "next": None})
+ITEMS = _answers({"items": [_ITEM], "next": "2024/harbour"})
 ITEM = _answers(_ITEM)
 MEDIA: dict[int | str, dict[str, Any]] = {
     200: {

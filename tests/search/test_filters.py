@@ -7,14 +7,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from anyseek.errors import QueryError
 from anyseek.search import F, Filter, parse_filter
 from anyseek.search.filters import And, Compare, Contains, Exists, IsIn, Not, Or, from_wire
+from hypothesis import given
+from hypothesis import strategies as st
 
-TYPES = {"b": pa.bool_(), "i": pa.int64(), "x": pa.float64(), "s s": pa.string(), "tags": pa.list_(pa.string())}
+TYPES = {
+    "b": pa.bool_(),
+    "i": pa.int64(),
+    "x": pa.float64(),
+    "s s": pa.string(),
+    "tags": pa.list_(pa.string()),
+}
 
 ints = st.integers(-3, 3) | st.sampled_from([2**53, 2**53 + 1, -(2**63), 2**63 - 1])
 floats = st.sampled_from([-1.5, -1.0, -0.0, 0.0, 0.5, 1.0, 2.0, 1e300])
@@ -112,12 +117,16 @@ def test_the_text_form_reads_back(filter_: Filter) -> None:
 
 
 def test_columns_of_several_chunks_are_read_as_one() -> None:
-    table = pa.concat_tables([table_of([{"b": True, "i": i, "x": 1.0, "s s": "a", "tags": [str(i)]}]) for i in range(3)])
+    table = pa.concat_tables(
+        [table_of([{"b": True, "i": i, "x": 1.0, "s s": "a", "tags": [str(i)]}]) for i in range(3)]
+    )
     assert (F.i >= 1).mask(table).tolist() == [False, True, True]
     assert F.tags.contains("2").mask(table).tolist() == [False, False, True]
 
 
-@pytest.mark.parametrize("filter_", [F.i == 1, F.tags.contains("a"), F.i.isin([1]), F.i.exists(), ~(F.i == 1)])
+@pytest.mark.parametrize(
+    "filter_", [F.i == 1, F.tags.contains("a"), F.i.isin([1]), F.i.exists(), ~(F.i == 1)]
+)
 def test_a_table_without_rows_gives_an_empty_mask(filter_: Filter) -> None:
     mask = filter_.mask(table_of([]))
     assert mask.dtype == np.bool_
@@ -143,11 +152,11 @@ def test_keys_with_spaces_and_method_names_can_be_asked() -> None:
 
 def test_pythons_own_logic_is_refused_with_the_way_out() -> None:
     with pytest.raises(QueryError, match="&"):
-        (F.a == 1) and (F.b == 2)
+        _ = (F.a == 1) and (F.b == 2)
     with pytest.raises(QueryError, match="&"):
-        not (F.a == 1)
-    with pytest.raises(QueryError, match="chained|2020"):
-        2020 <= F.year <= 2024  # noqa: B015
+        _ = not F.a.exists()
+    with pytest.raises(QueryError, match=r"\(2020 <= F\.year\)"):
+        _ = 2020 <= F.year <= 2024
     with pytest.raises(QueryError, match="exists"):
         bool(F.year)
     with pytest.raises(QueryError, match="parentheses"):
@@ -202,8 +211,8 @@ def test_a_wire_object_with_several_clauses_asks_for_all() -> None:
         "should": [{"key": "s s", "match": "a"}, {"key": "s s", "any": ["b"]}],
         "must_not": [{"key": "b", "exists": False}, {"key": "x", "match": 0.5}],
     }
-    expected = (
-        And((And((F.i >= 1, F.i < 3)), Or((F["s s"] == "a", F["s s"].isin(["b"]))), ~~F.b.exists(), ~(F.x == 0.5)))
+    expected = And(
+        (And((F.i >= 1, F.i < 3)), Or((F["s s"] == "a", F["s s"].isin(["b"]))), ~~F.b.exists(), ~(F.x == 0.5))
     )
     assert from_wire(wire) == expected
     assert from_wire({}).mask(table_of([])).tolist() == []

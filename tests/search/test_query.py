@@ -5,23 +5,26 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from anyseek.errors import QueryError
+from anyseek.search import RGB, Boxes, Caption, Depth, Like, Metadata, Palette, Query, QueryPart
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from anyseek.errors import QueryError
-from anyseek.search import RGB, Boxes, Caption, Depth, Like, Metadata, Palette, Query, QueryPart
-
 weights = st.floats(-10, 10)
-parts = st.builds(
-    QueryPart, st.just("caption"), st.text(max_size=20), weights
-) | st.builds(QueryPart, st.just("color_palette"), st.just(["#20324a"]), weights)
+parts = st.builds(QueryPart, st.just("caption"), st.text(max_size=20), weights) | st.builds(
+    QueryPart, st.just("color_palette"), st.just(["#20324a"]), weights
+)
 queries = st.lists(parts, min_size=1, max_size=5).map(lambda some: Query(tuple(some)))
 
 
 def test_arithmetic_keeps_parts_in_order_with_signed_weights() -> None:
     query = Caption("harbour") + 0.5 * RGB("boat.jpg") - Caption("people") * 0.7
-    assert [(part.modality, part.weight) for part in query] == [("caption", 1), ("rgb", 0.5), ("caption", -0.7)]
+    assert [(part.modality, part.weight) for part in query] == [
+        ("caption", 1),
+        ("rgb", 0.5),
+        ("caption", -0.7),
+    ]
     assert query.positive == (0, 1)
     assert query.negative == (2,)
 
@@ -30,7 +33,7 @@ def test_arithmetic_keeps_parts_in_order_with_signed_weights() -> None:
 def test_addition_is_associative_and_subtraction_is_adding_the_opposite(a: Query, b: Query, c: Query) -> None:
     assert (a + b) + c == a + (b + c)
     assert a - b == a + -b
-    assert --a == a
+    assert -1 * -a == a
     assert sum([a, b, c]) == a + b + c  # type: ignore[arg-type]
 
 
@@ -93,7 +96,9 @@ def test_pixels_in_memory_become_a_png_of_the_same_pixels() -> None:
     assert isinstance(depth.content, bytes)
 
 
-@pytest.mark.parametrize("pixels", [np.zeros((2, 2, 7), np.uint8), np.zeros(3, complex), np.zeros((2, 2, 3), float)])
+@pytest.mark.parametrize(
+    "pixels", [np.zeros((2, 2, 7), np.uint8), np.zeros(3, complex), np.zeros((2, 2, 3), float)]
+)
 def test_arrays_that_are_no_pictures_are_refused(pixels: np.ndarray) -> None:
     with pytest.raises(QueryError, match="picture"):
         RGB(pixels)
@@ -136,5 +141,8 @@ def test_an_item_part_names_its_item_and_modalities() -> None:
 def test_a_query_prints_as_it_is_written() -> None:
     query = Caption("a harbour") + 0.5 * RGB("x/boat.jpg") - 0.7 * Like("2024/1", ["rgb"])
     assert str(query) == 'caption "a harbour" + 0.5 * rgb boat.jpg - 0.7 * item 2024/1 (rgb)'
-    assert str(Boxes([{"box": [0, 0, 1, 1], "label": "dog"}]) + Palette("#20324a")) == "det dog + color_palette #20324a"
+    assert (
+        str(Boxes([{"box": [0, 0, 1, 1], "label": "dog"}]) + Palette("#20324a"))
+        == "det dog + color_palette #20324a"
+    )
     assert len(str(Caption("x" * 1000))) < 100

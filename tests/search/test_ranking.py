@@ -4,9 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from anyseek.errors import QueryError
 from anyseek.search.ranking import (
     SMOOTHING,
@@ -21,6 +18,8 @@ from anyseek.search.ranking import (
     terms_of,
     top,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 HEADS, VOCABULARY, DIM = 4, 7, 6
 

@@ -1,11 +1,12 @@
 """The text form of filters."""
 
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from contextlib import suppress
 
+import pytest
 from anyseek.errors import QueryError
 from anyseek.search import F, Filter, parse_filter
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(
@@ -78,15 +79,19 @@ def test_an_error_points_at_its_column(text: str, column: int | None) -> None:
 
 @given(st.text(max_size=60) | st.text(alphabet="ab12 ()[],=!<>'\"\\andornti", max_size=60))
 def test_any_text_gives_a_filter_or_a_query_error(text: str) -> None:
-    try:
+    with suppress(QueryError):
         parse_filter(text)
-    except QueryError:
-        pass
 
 
 @pytest.mark.parametrize(
     "text",
-    ["(" * 5000 + "a==1", "not " * 2000 + "a==1", " and ".join(["a==1"] * 1000), "a==" + "9" * 9000, "x" * 20_000],
+    [
+        "(" * 5000 + "a==1",
+        "not " * 2000 + "a==1",
+        " and ".join(["a==1"] * 1000),
+        "a==" + "9" * 9000,
+        "x" * 20_000,
+    ],
 )
 def test_texts_that_would_exhaust_a_parser_are_refused(text: str) -> None:
     with pytest.raises(QueryError):
