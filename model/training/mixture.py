@@ -1,7 +1,7 @@
 """What the model is shown of a sample: mixtures of modalities with token budgets (arXiv 2406.09406, section 3).
 
 A batch follows one component of the mixture, so that its samples need about as many tokens. Components name
-the modalities that may appear and how; within one that is `budgeted`, each sample draws its shares from a
+the modalities that may appear and how; within one that has `num_tokens`, each sample draws its shares from a
 Dirichlet distribution, as in the paper.
 """
 
@@ -23,13 +23,13 @@ class Component:
     Attributes:
         weight: how often, relative to the others.
         present: modality to the probability that a sample has it; one at least is always there.
-        budgeted: give each present modality only its share of `num_tokens`.
+        num_tokens: how many tokens to share among the modalities present; 0 gives each of them whole.
         alpha: concentration of the Dirichlet distribution; small makes shares uneven.
     """
 
     weight: float
     present: Mapping[str, float]
-    budgeted: bool = False
+    num_tokens: int = 0
     alpha: float = 1.0
 
 

@@ -91,8 +91,8 @@ class SceneBatches:
         component = draw_component(self.components, rng)
         present = draw_presence(component, RAW_NAMES, self.batch_size, rng)
         budgets = np.where(present, _PLENTY, 0)
-        if component.budgeted:
-            budgets = draw_budgets(present, self.num_tokens, component.alpha, rng)
+        if component.num_tokens:
+            budgets = draw_budgets(present, component.num_tokens, component.alpha, rng)
         rows = rng.integers(len(self.data.rgb), size=self.batch_size)
         which = rng.integers(self.data.rgb.shape[1], size=self.batch_size)
         mirrored = rng.random(self.batch_size) < 0.5

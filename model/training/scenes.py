@@ -65,7 +65,7 @@ MIXTURE = (
     Component(2.5, {"caption": 1.0}),
     Component(1.0, {"det": 0.34, "color_palette": 0.34, "metadata": 0.34}),
     Component(2.0, {"caption": 0.75, **_OTHERS}),
-    Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, budgeted=True, alpha=0.7),
+    Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7),
 )
 
 
@@ -82,8 +82,8 @@ class ScenesRecipe:
     num_heads: int = 6
     encoder_depth: int = 6
     decoder_depth: int = 3
-    batch_size: int = 192
-    num_tokens: int = 80
+    batch_size: int = 32
+    num_tokens: int = 72
     teachers: Mapping[str, TeacherRecipe] = field(
         default_factory=lambda: {
             "self_supervised": TeacherRecipe(steps=700),

@@ -18,11 +18,11 @@ class TokenizerRecipe:
     """How the tokenizer of an embedding space is trained."""
 
     mlp: str = "BottleneckMLP/B_2-Wi_128"
-    codebook_size: int = 128
+    codebook_size: int = 64
     num_codebooks: int = 16
     latent_dim: int = 256
-    steps: int = 2500
-    batch_size: int = 1024
+    steps: int = 1000
+    batch_size: int = 512
     learning_rate: float = 2e-3
     seed: int = 0
 
