@@ -1,1 +1,277 @@
-"""anyseek: search visual collections with any mix of modalities."""
+"""anyseek: search visual collections with any mix of modalities.
+
+    import anyseek
+    from anyseek import RGB, Caption, F
+
+    with anyseek.open("holidays.anyseek") as library:
+        library.index("photos/", to="photos")
+        query = Caption("a harbour at dusk") + 0.6 * RGB("boat.jpg") - 0.5 * Caption("people")
+        hits = library["photos"].search(query, where=F.year >= 2024)
+
+Public names load on first use, so that `import anyseek` stays light.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
+
+    from .config import Settings
+    from .errors import AnyseekError
+    from .indexer import FolderSource, Indexer, IndexProgress, IndexReport
+    from .model import Model, load_model
+    from .search import (
+        RGB,
+        Boxes,
+        Caption,
+        Depth,
+        F,
+        Filter,
+        Hit,
+        Hits,
+        Like,
+        Metadata,
+        Palette,
+        Query,
+        QueryPart,
+        SearchEngine,
+        create_app,
+    )
+    from .storage import Collection, Store
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "errors": ("AnyseekError",),
+    "indexer": ("FolderSource", "IndexProgress", "IndexReport", "Indexer"),
+    "model": ("Model", "load_model"),
+    "search": (
+        *("RGB", "Boxes", "Caption", "Depth", "F", "Filter", "Hit", "Hits", "Like", "Metadata"),
+        *("Palette", "Query", "QueryPart", "SearchEngine", "create_app"),
+    ),
+    "storage": ("Collection", "Store"),
+}
+_HOME_OF = {name: room for room, names in _HOMES.items() for name in names}
+
+__all__ = [
+    "RGB",
+    "AnyseekError",
+    "Boxes",
+    "Caption",
+    "Collection",
+    "Depth",
+    "F",
+    "Filter",
+    "FolderSource",
+    "Hit",
+    "Hits",
+    "IndexProgress",
+    "IndexReport",
+    "Indexer",
+    "Library",
+    "Like",
+    "Metadata",
+    "Model",
+    "Palette",
+    "Query",
+    "QueryPart",
+    "SearchEngine",
+    "Searchable",
+    "Store",
+    "create_app",
+    "load_model",
+    "open",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'anyseek' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+class Library:
+    """A folder of collections, with the models that embed for them; a context manager.
+
+    Args:
+        store: the opened library; this object closes it.
+        settings: where models run and which one new collections use.
+    """
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._models: dict[str, Model] = {}
+        self._engine: SearchEngine | None = None
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the catalog and the open indexes."""
+        self._store.close()
+
+    @property
+    def store(self) -> Store:
+        """The storage below, for what this facade does not offer."""
+        return self._store
+
+    def __iter__(self) -> Iterator[str]:
+        return iter([collection.name for collection in self._store.collections()])
+
+    def __len__(self) -> int:
+        return len(self._store.collections())
+
+    def __contains__(self, name: object) -> bool:
+        return name in list(self)
+
+    def __getitem__(self, name: str) -> Searchable:
+        """Return a collection; raises `NotFoundError` listing the known names."""
+        return Searchable(self, self._store.collection(name))
+
+    def model(self, source: str) -> Model:
+        """Return the model of this name or bundle folder, loaded once."""
+        from .model import load_model
+
+        with self._lock:
+            if source not in self._models:
+                settings = self._settings
+                self._models[source] = load_model(source, device=settings.device, dtype=settings.dtype)
+            return self._models[source]
+
+    def engine(self) -> SearchEngine:
+        """Return a search engine over the collections, each with the model that embedded it."""
+        from .search import SearchEngine
+
+        with self._lock:
+            if self._engine is None:
+                self._engine = SearchEngine(self._store, self.model)
+            return self._engine
+
+    def index(
+        self,
+        folder: Path | str,
+        *,
+        to: str,
+        model: str | None = None,
+        views: Sequence[str] | None = None,
+        prefix: str = "",
+        prune: bool = False,
+        progress: Callable[[IndexProgress], None] | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> IndexReport:
+        """Index a folder into a collection and publish it; run again to resume or to take up changes.
+
+        Args:
+            folder: pictures with side files, or one folder per modality (docs/indexing.md).
+            to: the collection; made when new.
+            model: model of a new collection; by default the settings'. An existing collection keeps its own.
+            views: what the vectors of a new collection are predicted from: `joint` (all that an item has), or
+                modalities by name; `joint` by default.
+            prefix: put in front of each item's id.
+            prune: remove items of this folder whose files are gone.
+            progress: called as items are handled.
+            should_stop: asked after every commit; True ends the call there, to be taken up later.
+
+        Raises:
+            InputError, ModelError, StorageError: the job as a whole cannot go on. Bad files do not raise: the
+                report lists them.
+        """
+        from .indexer import FolderSource
+
+        return self.indexer(to, model=model, views=views).index(
+            to,
+            FolderSource(Path(folder), prefix=prefix),
+            prune=prune,
+            progress=progress,
+            should_stop=should_stop,
+        )
+
+    def indexer(
+        self, collection: str, *, model: str | None = None, views: Sequence[str] | None = None
+    ) -> Indexer:
+        """Return what fills a collection, with its own model or, where it is new, the given or default one."""
+        from .errors import NotFoundError
+        from .indexer import Indexer
+
+        if model is None:
+            try:
+                model = self._store.collection(collection).model
+            except NotFoundError:
+                model = self._settings.model
+        return Indexer(self._store, self.model(model), views=views)
+
+    def app(self) -> FastAPI:
+        """Return the HTTP API over this library, to serve or to mount in another application.
+
+        The search page is at `/`, searches, uploads and jobs are under `/v1`.
+        """
+        from .indexer import create_router
+        from .search import create_app
+
+        router = create_router(self._store, self.indexer, roots=self._settings.index_roots)
+        return create_app(self.engine(), routers=[router], api_key=self._settings.api_key)
+
+
+class Searchable:
+    """One collection of an open library."""
+
+    def __init__(self, library: Library, record: Collection) -> None:
+        self._library = library
+        self.record = record
+
+    def __len__(self) -> int:
+        return self._library.store.collection(self.record.name).num_items
+
+    def search(
+        self,
+        query: Query | QueryPart,
+        *,
+        where: Filter | None = None,
+        limit: int = 20,
+        view: str = "joint",
+        composition: Composition = "auto",
+        spaces: Mapping[str, float] | None = None,
+        explain: bool = False,
+    ) -> Hits:
+        """Search the collection; see `SearchEngine.search`."""
+        return self._library.engine().search(
+            self.record.name,
+            query,
+            where=where,
+            limit=limit,
+            view=view,
+            composition=composition,
+            spaces=spaces,
+            explain=explain,
+        )
+
+
+def open(path: Path | str | None = None, *, create: bool = True, settings: Settings | None = None) -> Library:
+    """Open a library folder, by default the settings'; a context manager.
+
+    Args:
+        path: the library's folder.
+        create: make it when missing.
+        settings: instead of those of the environment.
+
+    Raises:
+        NotFoundError: no library there and `create` is False.
+        ConfigError: the environment holds a setting that cannot be understood.
+    """
+    from .config import load_settings
+    from .storage import Store
+
+    settings = settings or load_settings()
+    where = Path(path) if path is not None else settings.library
+    return Library(Store.open(where, database_url=settings.database_url, create=create), settings)

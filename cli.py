@@ -1,0 +1,576 @@
+"""The `anyseek` command: a thin layer over the Python API.
+
+Results go to standard output, progress and messages to standard error. Exit codes: 0 done, 1 unexpected or
+nothing could be indexed, 2 wrong use (option, query, input, setting), 3 model, 4 not found, 5 another writer,
+6 other storage, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from . import __version__
+from . import open as open_library
+from .config import Settings, load_settings
+from .errors import AnyseekError, ModelError, NotFoundError, StorageError, WriterBusyError
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from . import Library
+    from .indexer import IndexProgress, IndexReport
+    from .search import Hits, Query, QueryPart, Retrieval
+
+EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
+    (ModelError, 3),
+    (NotFoundError, 4),
+    (WriterBusyError, 5),
+    (StorageError, 6),
+    (AnyseekError, 2),
+)
+FILE_MODALITIES = ("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge")
+VALUE_MODALITIES = ("det", "metadata", "color_palette", "human_poses", "sam_instance")
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+
+
+class _Group(click.Group):
+    """The one place where an error of anyseek becomes a message and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AnyseekError as error:
+            click.echo(f"anyseek: {error} [{error.code}]", err=True)
+            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="anyseek")
+@click.option(
+    "--library",
+    type=click.Path(path_type=Path),
+    help="Library folder [default: ANYSEEK_LIBRARY or the user's].",
+)
+@click.pass_context
+def main(ctx: click.Context, library: Path | None) -> None:
+    """Index collections of images and search them with any mix of modalities."""
+    settings = load_settings()
+    ctx.obj = settings if library is None else settings.model_copy(update={"library": library})
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--to", "collection", required=True, help="Collection to add to; made when new.")
+@click.option("--model", help="Model of a new collection: a name (see `anyseek models`) or a bundle folder.")
+@click.option(
+    "--view",
+    "views",
+    multiple=True,
+    help="What the vectors of a new collection are predicted from: `joint` (all that an item has, the "
+    "default) or one modality; repeatable.",
+)
+@click.option("--prefix", default="", help="Put in front of each item's id, to keep several folders apart.")
+@click.option("--prune", is_flag=True, help="Remove items whose files are gone from this folder.")
+@as_json
+@click.pass_obj
+def index(
+    settings: Settings,
+    folder: Path,
+    collection: str,
+    model: str | None,
+    views: tuple[str, ...],
+    prefix: str,
+    prune: bool,
+    as_json: bool,
+) -> None:
+    """Index FOLDER into a collection.
+
+    It holds images with side files (photo.jpg, photo.caption.txt, photo.depth.png, photo.json), or one folder
+    per modality (rgb/0001.jpg, depth/0001.png). Run again after an interruption to go on, or after a change
+    to add what is new.
+    """
+    from .indexer import stop_on_signals
+
+    with (
+        open_library(settings=settings, create=True) as library,
+        _progress() as show,
+        stop_on_signals() as should_stop,
+    ):
+        report = library.index(
+            folder,
+            to=collection,
+            model=model,
+            views=views or None,
+            prefix=prefix,
+            prune=prune,
+            progress=_index_progress(show),
+            should_stop=should_stop,
+        )
+        errors = [asdict(error) for error in report.errors]
+    if as_json:
+        click.echo(json.dumps(report.to_json() | {"errors": errors}))
+    else:
+        _print_report(report, errors)
+    if report.state == "stopped":
+        sys.exit(130)
+    if report.failed and not report.done and not report.skipped:
+        sys.exit(1)
+
+
+@main.command()
+@click.argument("collection")
+@click.option("--caption", "captions", multiple=True, metavar="TEXT", help="Words that describe it.")
+@click.option("--not", "negatives", multiple=True, metavar="TEXT", help="Words that must not describe it.")
+@click.option("--like", "likes", multiple=True, metavar="ID", help="An indexed item to resemble.")
+@click.option(
+    "--part",
+    "weighted",
+    multiple=True,
+    nargs=3,
+    metavar="MODALITY CONTENT WEIGHT",
+    help="Any part with its weight, negative to push away: --part caption 'a harbour' 0.6",
+)
+@click.option("--where", help='Filter on attributes: "year >= 2024 and license in [cc0, by]".')
+@click.option("--limit", type=click.IntRange(1, 10_000), default=10, show_default=True)
+@click.option("--view", default="joint", show_default=True, help="Which of the items' vectors to search.")
+@click.option(
+    "--composition",
+    type=click.Choice(["auto", "joint", "late"]),
+    default="auto",
+    show_default=True,
+    help="How parts combine: one prediction from all, or one each with summed scores.",
+)
+@click.option("--explain", is_flag=True, help="Show what each part and space gave to each hit.")
+@click.option(
+    "--save-grid",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Draw the hits as a picture.",
+)
+@as_json
+@click.pass_obj
+def search(
+    settings: Settings,
+    collection: str,
+    captions: tuple[str, ...],
+    negatives: tuple[str, ...],
+    likes: tuple[str, ...],
+    weighted: tuple[tuple[str, str, str], ...],
+    where: str | None,
+    limit: int,
+    view: str,
+    composition: str,
+    explain: bool,
+    save_grid: Path | None,
+    as_json: bool,
+    **contents: tuple[str, ...],
+) -> None:
+    """Search COLLECTION with any mix of parts; each option can be repeated.
+
+    \b
+    anyseek search holidays --caption "a harbour at dusk" --rgb boat.jpg --not people
+    anyseek search holidays --color-palette "#20324a,#e0a35a" --where "year >= 2024"
+    """
+    from .search import Caption, Like, Query, parse_filter
+
+    parts = [Caption(text) for text in captions] + [-Caption(text) for text in negatives]
+    parts += [Like(item_id) for item_id in likes]
+    parts += [_part(modality, text) for modality, texts in contents.items() for text in texts]
+    parts += [_number(weight) * _part(modality, text) for modality, text, weight in weighted]
+    query = Query(tuple(parts))
+    with open_library(settings=settings) as library:
+        hits = library[collection].search(
+            query,
+            where=parse_filter(where) if where else None,
+            limit=limit,
+            view=view,
+            composition=composition,
+            explain=explain,
+        )
+        if save_grid:
+            _save_grid(library, [(query, hits)], save_grid)
+    if as_json:
+        click.echo(json.dumps(hits.as_dict()))
+    else:
+        _print_hits(hits, explain)
+
+
+# One option per modality, named as the modality is named everywhere else.
+for _modality in reversed(FILE_MODALITIES + VALUE_MODALITIES):
+    _what = "FILE" if _modality in FILE_MODALITIES else "FILE|VALUES"
+    search = click.option(
+        f"--{_modality.replace('_', '-')}",
+        _modality,
+        multiple=True,
+        metavar=_what,
+        help=f"A {_modality} query part.",
+    )(search)
+
+
+@main.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True)
+@click.pass_obj
+def serve(settings: Settings, host: str, port: int) -> None:
+    """Serve the library over HTTP: the search page at /, the API under /v1, its description at /docs."""
+    with open_library(settings=settings, create=True) as library:
+        _serve(library, host, port)
+
+
+@main.group(invoke_without_command=True)
+@as_json
+@click.pass_context
+def collections(ctx: click.Context, as_json: bool) -> None:
+    """List the collections; `delete NAME` removes one."""
+    if ctx.invoked_subcommand:
+        return
+    with open_library(settings=ctx.obj) as library:
+        rows = [
+            {"name": c.name, "items": c.num_items, "model": c.model, "views": list(c.views)}
+            for c in library.store.collections()
+        ]
+    if as_json:
+        click.echo(json.dumps({"collections": rows}))
+    else:
+        _print_table(rows or [{"collections": "none yet: anyseek index FOLDER --to NAME"}])
+
+
+@collections.command("delete")
+@click.argument("name")
+@click.confirmation_option(prompt="Delete the collection and its vectors (not your files)?")
+@click.pass_obj
+def delete_collection(settings: Settings, name: str) -> None:
+    """Delete the collection NAME with its vectors; files it refers to stay."""
+    with open_library(settings=settings) as library, library.store.writer() as writer:
+        writer.delete_collection(name)
+
+
+@main.command()
+@as_json
+def models(as_json: bool) -> None:
+    """List the models that can be used by name, with their licences."""
+    from .model import MODELS
+
+    rows = [
+        {
+            "name": name,
+            "weights": source.weights,
+            "license": source.license,
+            "description": source.description,
+        }
+        for name, source in MODELS.items()
+    ]
+    click.echo(json.dumps({"models": rows})) if as_json else _print_table(rows)
+
+
+def _part(modality: str, text: str) -> QueryPart:
+    """Read one part from the command line: words for a caption, else a file or values written out."""
+    from .search import QueryPart
+
+    if modality == "caption":
+        return QueryPart(modality, text)
+    if modality == "item":
+        from .search import Like
+
+        return Like(text)
+    if text.lstrip().startswith(("{", "[")):
+        try:
+            return QueryPart(modality, json.loads(text))
+        except json.JSONDecodeError as error:
+            raise click.UsageError(f"The {modality} part is no JSON: {error}.") from error
+    if modality == "color_palette" and text.startswith("#"):
+        return QueryPart(modality, [color.strip() for color in text.split(",")])
+    path = Path(text)
+    if not path.is_file():
+        raise click.UsageError(f"The {modality} part names the file {text!r}, which does not exist.")
+    return QueryPart(modality, path)
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise click.UsageError(f"A weight is a number such as 0.6 or -1, got {text!r}.") from None
+
+
+@contextmanager
+def _progress() -> Generator[Callable[[Mapping[str, Any]], None]]:
+    """Show where long work is: a bar on a terminal, elsewhere a JSON line at most every second.
+
+    Yields a function of `stage`, `done`, `total` (None while unknown) and whatever else there is to tell.
+    """
+    if sys.stderr.isatty():
+        yield from _progress_bar()
+        return
+    last_stage, last_time = "", 0.0
+
+    def line(state: Mapping[str, Any]) -> None:
+        nonlocal last_stage, last_time
+        now = time.monotonic()
+        finished = state["done"] == state["total"]
+        if state["stage"] != last_stage or now - last_time >= 1 or finished:
+            last_stage, last_time = state["stage"], now
+            click.echo(json.dumps(state), err=True)
+
+    yield line
+
+
+def _progress_bar() -> Generator[Callable[[Mapping[str, Any]], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description:12}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def draw(state: Mapping[str, Any]) -> None:
+            stage = state["stage"]
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, note="")
+            note = f"{state['failed']} failed" if state.get("failed") else ""
+            bar.update(tasks[stage], completed=state["done"], total=state["total"], note=note)
+
+        yield draw
+
+
+def _index_progress(show: Callable[[Mapping[str, Any]], None]) -> Callable[[IndexProgress], None]:
+    """Adapt the display to the indexer's reports; reading and embedding alternate, so they are one stage."""
+
+    def tell(progress: IndexProgress) -> None:
+        stage = "index" if progress.stage in ("read", "embed", "store") else progress.stage
+        handled = progress.done + progress.failed + progress.skipped + progress.pending
+        total = progress.total if stage != "scan" else None
+        show(asdict(progress) | {"stage": stage, "done": handled, "total": total})
+
+    return tell
+
+
+def _counter(show: Callable[[Mapping[str, Any]], None], stage: str, total: int) -> Callable[[int], None]:
+    """Adapt the display to work that only counts."""
+    return lambda done: show({"stage": stage, "done": done, "total": total})
+
+
+@contextmanager
+def _timed(seconds: dict[str, float], stage: str) -> Generator[None]:
+    start = time.perf_counter()
+    yield
+    seconds[stage] = round(time.perf_counter() - start, 2)
+
+
+def _print_report(report: IndexReport, errors: Sequence[Mapping[str, str]], shown: int = 20) -> None:
+    for error in errors[:shown]:
+        click.echo(f"{error['path']}: {error['message']} [{error['code']}]", err=True)
+    if len(errors) > shown:
+        click.echo(f"... and {len(errors) - shown} more; --json lists all.", err=True)
+    counts = {
+        "indexed": report.done,
+        "unchanged": report.skipped,
+        "removed": report.removed,
+        "failed": report.failed,
+    }
+    told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to index"
+    passed_over = ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items())
+    click.echo(f"{report.collection}: {told}" + (f"; passed over: {passed_over}" if passed_over else ""))
+    if report.state == "stopped":
+        click.echo("Stopped; run the same command again to go on.", err=True)
+
+
+def _print_hits(hits: Hits, explain: bool) -> None:
+    rows: list[dict[str, Any]] = []
+    for place, hit in enumerate(hits, 1):
+        path = next((asset.path for asset in hit.assets if asset.path), "")
+        row: dict[str, Any] = {"": place, "score": hit.score, "id": hit.id, "file": path}
+        rows.append(row | {"why": hit.why()} if explain else row)
+    _print_table(rows) if rows else click.echo("No item passes the filter.")
+
+
+def _save_grid(library: Library, rows: Sequence[tuple[Query | QueryPart, Hits]], path: Path) -> None:
+    from .search import draw_grid
+
+    try:
+        draw_grid(rows, library.store.assets).save(path)
+    except (OSError, ValueError) as error:  # Pillow's: no folder, no space, an extension it does not write
+        raise click.UsageError(f"The grid cannot be written to {path}: {error}.") from error
+
+
+def _serve(library: Library, host: str, port: int) -> None:
+    import uvicorn
+
+    uvicorn.run(library.app(), host=host, port=port, log_level="warning")
+
+
+def _print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*rows[0], title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    Console().print(table)
+
+
+def _cell(value: object) -> str:
+    from rich.markup import escape
+
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return escape(", ".join(map(str, value)) if isinstance(value, list) else str(value))
+
+
+@main.command()
+@click.option(
+    "--home", type=click.Path(file_okay=False, path_type=Path), default=Path("demo"), show_default=True
+)
+@click.option("--scenes", "num_scenes", type=click.IntRange(10, 100_000), default=1000, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which scenes.")
+@click.option("--serve/--no-serve", "then_serve", default=True, help="Serve the result until Ctrl-C.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8000, show_default=True)
+@as_json
+@click.pass_obj
+def demo(
+    settings: Settings, home: Path, num_scenes: int, seed: int, then_serve: bool, port: int, as_json: bool
+) -> None:
+    """Render scenes that the built-in model has never seen, index them like any folder, measure how well each
+    kind of query finds its scene, draw some searches and serve the result.
+
+    Items are compared by vectors predicted from their picture alone (view `rgb`), so a caption finds a
+    picture and not its own text. The rgb queries show the scene with the camera moved and the light changed.
+    """
+    seconds: dict[str, float] = {}
+    with _timed(seconds, "render"):
+        _render_scenes(home, num_scenes, seed)
+    settings = settings.model_copy(update={"library": home / "library.anyseek"})
+    with open_library(settings=settings, create=True) as library:
+        with _timed(seconds, "index"), _progress() as show:
+            report = library.index(
+                home / "scenes",
+                to="scenes",
+                model="scenes",
+                views=("joint", "rgb"),
+                progress=_index_progress(show),
+            )
+        with _timed(seconds, "evaluate"):
+            retrieval = _evaluate_scenes(library, home)
+        with _timed(seconds, "draw"):
+            grid = _draw_scenes(library, home)
+        result = {
+            "retrieval": {name: asdict(found) for name, found in retrieval.items()},
+            "items": len(library["scenes"]),
+            "failures": report.failed,
+            "seconds": seconds,
+            "library": str(settings.library),
+            "grid": str(grid),
+        }
+        if not as_json:
+            rows = [{"query": name} | asdict(found) for name, found in retrieval.items()]
+            _print_table(rows, title=f"Found among {result['items']} scenes never seen in training")
+            click.echo(f"Some searches: {result['grid']}. Seconds: {result['seconds']}.")
+        if then_serve:
+            click.echo(f"http://127.0.0.1:{port} shows the search page; Ctrl-C ends.", err=True)
+            _serve(library, "127.0.0.1", port)
+    if as_json:
+        click.echo(json.dumps(result))
+
+
+DEMO_QUERIES = (
+    *("rgb", "caption", "det", "color_palette", "metadata"),
+    *("caption+color_palette", "color_palette+metadata"),
+)
+
+
+def _render_scenes(home: Path, num_scenes: int, seed: int) -> None:
+    """Write the scenes and, to ask with, other renderings of them; keep those that are there already."""
+    from .errors import InputError
+    from .model.scenes import write_scenes
+
+    wanted = {"scenes": num_scenes, "seed": seed}
+    marker = home / "demo.json"
+    if marker.is_file():
+        if json.loads(marker.read_text(encoding="utf-8")) == wanted:
+            return
+        raise InputError(f"{home} holds a demo of other scenes; pass another --home, or remove the folder.")
+    for rendering, folder in enumerate(("scenes", "queries")):
+        with _progress() as show:
+            write_scenes(
+                home / folder,
+                num_scenes,
+                seed=seed,
+                rendering=rendering,
+                workers=os.cpu_count() or 1,
+                progress=_counter(show, f"render {folder}", num_scenes),
+            )
+    marker.write_text(json.dumps(wanted), encoding="utf-8")
+
+
+def _scene_query(home: Path, kind: str, name: str) -> Query:
+    """The query of one kind that scene `name` should answer, from its side files."""
+    from .search import Query, QueryPart
+
+    def part(modality: str) -> QueryPart:
+        scenes = home / "scenes"
+        match modality:
+            case "rgb":
+                return QueryPart("rgb", home / "queries" / f"{name}.png")
+            case "caption":
+                return QueryPart("caption", scenes / f"{name}.caption.txt")
+            case _:
+                return QueryPart(modality, scenes / f"{name}.{modality}.json")
+
+    return Query(tuple(part(modality) for modality in kind.split("+")))
+
+
+def _draw_scenes(library: Library, home: Path) -> Path:
+    """Draw some searches as a picture: single parts, mixes, and one with a negative."""
+    from .search import Caption, Query
+
+    names = sorted(path.stem for path in (home / "queries").glob("*.png") if "." not in path.stem)
+    kinds = ("rgb", "caption", "color_palette", "caption+color_palette", "det")
+    queries: list[Query | QueryPart] = [
+        _scene_query(home, kind, names[i * len(names) // len(kinds)]) for i, kind in enumerate(kinds)
+    ]
+    queries += [Caption("a red sphere"), Caption("a red sphere") - 0.5 * Caption("grass")]
+    scenes = library["scenes"]
+    path = home / "searches.png"
+    _save_grid(library, [(query, scenes.search(query, limit=6, view="rgb")) for query in queries], path)
+    return path
+
+
+def _evaluate_scenes(library: Library, home: Path) -> dict[str, Retrieval]:
+    """Ask for every scene whose caption no other scene has, in every way, and see where it comes in."""
+    from .search import evaluate_retrieval
+
+    captions = {
+        path.name.split(".")[0]: path.read_text(encoding="utf-8")
+        for path in sorted((home / "scenes").glob("*.caption.txt"))
+    }
+    counts = Counter(captions.values())
+    names = [name for name, caption in captions.items() if counts[caption] == 1]
+    found: dict[str, Retrieval] = {}
+    with _progress() as show:
+        for kind in DEMO_QUERIES:
+            found[kind] = evaluate_retrieval(
+                library.engine(),
+                "scenes",
+                [(_scene_query(home, kind, name), name) for name in names],
+                view="rgb",
+                progress=_counter(show, kind, len(names)),
+            )
+    return found
