@@ -121,6 +121,7 @@ class InputReader:
 
     def _read_sequence(self, row: Modality, content: Content, name: str) -> np.ndarray:
         assert self._tokenizer is not None
+        assert row.vocab_size is not None
         if isinstance(content, Path | bytes):
             content = decode_text(_read_bytes(content, self._limits.max_text_bytes, name), name)
         elif isinstance(content, np.ndarray):
@@ -131,7 +132,8 @@ class InputReader:
             raise InputError(
                 f"{name}: there is nothing to read in it; leave {row.raw} out.", code="input.empty"
             )
-        return ids
+        # A small model's table may end before the vocabulary does: what lies beyond is unknown to it.
+        return np.where(ids < row.vocab_size, ids, np.int32(self._tokenizer.unk_id))
 
 
 def normalize_pixels(pixels: np.ndarray) -> np.ndarray:

@@ -46,7 +46,8 @@ class TextTokenizer:
         source: where they came from, for messages.
 
     Attributes:
-        sha256: hash of the file's bytes.
+        num_bytes: size of the file.
+        sha256: hash of its bytes.
         vocab_size: number of ids.
         pad_id, unk_id, sos_id, eos_id: ids of the control tokens.
         sentinels: ids of `[S_1]`, `[S_2]`, ... in this order (`[S_0]` is never used).
@@ -65,6 +66,7 @@ class TextTokenizer:
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self._source = source
+        self.num_bytes = len(content)
         self.sha256 = hashlib.sha256(content).hexdigest()
         self.vocab_size = self._tokenizer.get_vocab_size()
         self.pad_id, self.unk_id, self.sos_id, self.eos_id = map(

@@ -1,0 +1,233 @@
+"""Any inputs to vectors of the global embedding spaces.
+
+The model predicts 16 tokens for each space from whatever an item has, in one encoder pass and one decoder
+pass for the whole batch. A vector is made of the predicted distributions (arXiv 2406.09406, cross-modal
+retrieval; soft decoding is ours).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..errors import InputError, ModelError
+from .inputs import Content, InputReader
+from .modalities import Modality
+from .prediction import Predictor
+from .tokenizers.image import VQVAE
+
+Decoding = Literal["soft", "argmax", "sample"]
+
+TEMPERATURE = 0.1
+"""Of sampled decoding, as in the retrieval example of the published models."""
+
+TOP_P = 0.8
+"""Likewise: sampled from the most likely tokens that hold this probability together."""
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space of global embeddings.
+
+    Attributes:
+        name: `dinov2_global` or `imagebind_global`.
+        dim: length of its vectors.
+        num_tokens: tokens that stand for one vector, each from a codebook of its own.
+        codebook_size: number of ids of each token.
+    """
+
+    name: str
+    dim: int
+    num_tokens: int
+    codebook_size: int
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Embeddings of N items in one space.
+
+    Attributes:
+        vectors: float32 (N, dim), of length 1.
+        tokens: uint16 (N, num_tokens), the most likely ids, or those drawn with sampled decoding.
+        log_probs: float32 (N, num_tokens, codebook_size), natural logarithms of the predicted probabilities
+            before any temperature; None unless asked for.
+    """
+
+    vectors: np.ndarray
+    tokens: np.ndarray
+    log_probs: np.ndarray | None = None
+
+
+class Embedder:
+    """Reads values and embeds items. Safe to use from many threads.
+
+    Args:
+        predictor: gives token logits by checkpoint name.
+        reader: reads values of the input modalities.
+        inputs: by the user's name, the modalities an item may have.
+        tokenizers: by the user's name of a space, its row of the modality table and what decodes its tokens.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        reader: InputReader,
+        inputs: Mapping[str, Modality],
+        tokenizers: Mapping[str, tuple[Modality, VQVAE]],
+    ) -> None:
+        self._predictor = predictor
+        self._reader = reader
+        self._inputs = dict(inputs)
+        self._decoders = {
+            name: SpaceDecoder(name, modality, tokenizer)
+            for name, (modality, tokenizer) in tokenizers.items()
+        }
+
+    @property
+    def spaces(self) -> dict[str, Space]:
+        """The spaces it embeds into, by name."""
+        return {name: decoder.space for name, decoder in self._decoders.items()}
+
+    def read(self, modality: str, content: Content) -> np.ndarray:
+        """Turn one value from outside into model input; see `InputReader.read`."""
+        return self._reader.read(modality, content)
+
+    def embed(
+        self,
+        items: Sequence[Mapping[str, np.ndarray]],
+        *,
+        decoding: Decoding = "soft",
+        log_probs: bool = False,
+        seed: int = 0,
+    ) -> dict[str, Embeddings]:
+        """Embed items, each from whatever it has, in one pass.
+
+        A vector does not depend on what else is in the batch, up to rounding: its cosine to the vector of
+        the item alone is 0.99999 or more in float32, 0.999 or more in bfloat16. The same call gives the
+        same result.
+
+        Args:
+            items: by the user's name of the modality, what `read` gave; at least one modality each.
+            decoding: `soft` takes each token's expected code vector under its distribution, `argmax` the most
+                likely code, `sample` draws one (temperature 0.1, top-p 0.8).
+            log_probs: give the token distributions too (16 x 8192 numbers an item for 4M-21).
+            seed: of sampled decoding; place in the batch and its size play no part. Several seeds give
+                several guesses.
+
+        Returns:
+            By name of the space, N embeddings.
+
+        Raises:
+            InputError: an item with nothing in it, or an array that `read` would not give.
+            ModelError: a modality that this model does not take, or an unknown decoding.
+        """
+        if decoding not in get_args(Decoding):
+            raise ModelError(f"Unknown decoding {decoding!r}; known are {', '.join(get_args(Decoding))}.")
+        named = [self._check(i, item) for i, item in enumerate(items)]
+        with torch.inference_mode():
+            if not named:
+                return {name: decoder.nothing(log_probs) for name, decoder in self._decoders.items()}
+            logits = self._predictor(named)
+            return {
+                name: decoder(logits[decoder.target], decoding, log_probs, seed)
+                for name, decoder in self._decoders.items()
+            }
+
+    def _check(self, index: int, item: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Rename to checkpoint names, in the table's order whatever the item's, and check the arrays."""
+        unknown = [name for name in item if name not in self._inputs]
+        if unknown:
+            known = ", ".join(self._inputs)
+            raise ModelError(
+                f"Item {index} has {unknown[0]!r}, which this model does not take; it takes {known}."
+            )
+        if not item:
+            raise InputError(
+                f"Item {index} has nothing to embed; give at least one modality.", code="input.empty"
+            )
+        return {
+            row.name: _checked(item[name], row, f"Item {index}, {name}")
+            for name, row in self._inputs.items()
+            if name in item
+        }
+
+
+class SpaceDecoder:
+    """Turns token logits of one space into embeddings.
+
+    Args:
+        name: of the space.
+        modality: its row of the modality table.
+        tokenizer: with at least its decoder.
+    """
+
+    def __init__(self, name: str, modality: Modality, tokenizer: VQVAE) -> None:
+        self.target = modality.name
+        self._tokenizer = tokenizer
+        self._dtype = next(tokenizer.parameters()).dtype
+        codebook = tokenizer.codebook()  # (heads, codes, width)
+        if codebook.shape[:2] != (modality.max_tokens, modality.vocab_size):
+            raise ModelError(
+                f"The tokenizer of {name} has {codebook.shape[0]} codebooks of {codebook.shape[1]}, the "
+                f"model predicts {modality.max_tokens} tokens of {modality.vocab_size}: take its own."
+            )
+        self._codebook = codebook.detach().float()
+        self._random_stream = modality.id
+        self.space = Space(name, tokenizer.config.n_channels, *codebook.shape[:2])
+
+    def __call__(self, logits: Tensor, decoding: Decoding, log_probs: bool, seed: int) -> Embeddings:
+        """Float32 logits (N, num_tokens, codebook_size) to N embeddings."""
+        ids = self._sample(logits, seed) if decoding == "sample" else logits.argmax(-1)
+        if decoding == "soft":
+            codes = torch.einsum("nhk,hkc->nhc", logits.softmax(-1), self._codebook)
+        else:
+            codes = self._codebook[torch.arange(ids.shape[1], device=ids.device), ids]
+        vectors = self._tokenizer.decode_codes(codes.flatten(1).to(self._dtype)).float()
+        return Embeddings(
+            functional.normalize(vectors, dim=-1).cpu().numpy(),
+            ids.cpu().numpy().astype(np.uint16),
+            logits.log_softmax(-1).cpu().numpy() if log_probs else None,
+        )
+
+    def nothing(self, log_probs: bool) -> Embeddings:
+        """Embeddings of no items."""
+        shape = (0, self.space.num_tokens, self.space.codebook_size)
+        return Embeddings(
+            np.zeros((0, self.space.dim), np.float32),
+            np.zeros(shape[:2], np.uint16),
+            np.zeros(shape, np.float32) if log_probs else None,
+        )
+
+    def _sample(self, logits: Tensor, seed: int) -> Tensor:
+        """Draw ids. What is in the running is decided before the temperature, as in the reference."""
+        sorted_logits, order = logits.sort(dim=-1, descending=True, stable=True)
+        probabilities = sorted_logits.softmax(-1)
+        outside = probabilities.cumsum(-1) - probabilities > TOP_P
+        running = (sorted_logits / TEMPERATURE).masked_fill(outside, -torch.inf).softmax(-1).cumsum(-1)
+        # One number per token, the same for every item: a draw depends on an item's logits and the seed.
+        uniform = np.random.default_rng((seed % 2**64, self._random_stream)).random(logits.shape[1])
+        threshold = torch.from_numpy(uniform).to(running) * running[..., -1]
+        choice = (running <= threshold[..., None]).sum(-1, keepdim=True)
+        return order.gather(-1, choice.clamp(max=order.shape[-1] - 1))[..., 0]
+
+
+def _checked(value: np.ndarray, row: Modality, where: str) -> np.ndarray:
+    if row.kind == "pix":
+        if value.shape != (row.image_size, row.image_size, 3) or value.dtype != np.uint8:
+            raise InputError(
+                f"{where}: expected pixels uint8 ({row.image_size}, {row.image_size}, 3) from read(), "
+                f"got {value.dtype} {value.shape}."
+            )
+        return value
+    assert row.vocab_size is not None
+    if value.ndim != 1 or value.dtype.kind not in "iu" or not 0 < len(value) <= row.max_tokens:
+        raise InputError(
+            f"{where}: expected 1 to {row.max_tokens} token ids from read(), got {value.dtype} {value.shape}."
+        )
+    if value.min() < 0 or value.max() >= row.vocab_size:
+        raise InputError(f"{where}: token ids must lie in 0..{row.vocab_size - 1}; take them from read().")
+    return value
