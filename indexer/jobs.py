@@ -147,7 +147,7 @@ class JobRun:
         if not done:
             nothing = Shard(self._model, AttributeTypes({}))
             self._commit(job, nothing, mark)
-        return job, max(0, *done)
+        return job, max({0, *done})
 
     def _work(self, job: Job, scan: Scan, position: int) -> bool:
         """Index shard after shard from a position of the scan; False when stopped on request."""
