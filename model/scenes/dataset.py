@@ -59,10 +59,10 @@ def write_scenes(
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Write scenes 0 to num - 1 of a seed as image files with side files; return their names ("0001", ...).
+    """Write scenes 0 to num - 1 of a seed as images with side files; return their names ("0001", ...).
 
-    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png` (uint8, -1..1 to
-    0..255), `.semseg.png` (uint8 indices into `SEMSEG_CLASSES`), `.caption.txt`, `.det.json`,
+    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png` (uint8, -1..1
+    to 0..255), `.semseg.png` (uint8 indices into `SEMSEG_CLASSES`), `.caption.txt`, `.det.json`,
     `.color_palette.json`, `.metadata.json`, and the attributes in `0001.json`.
 
     Args:
@@ -70,7 +70,7 @@ def write_scenes(
         num: how many scenes.
         seed: equal seeds give equal files.
         size: pixels along each side.
-        rendering: 0 for the scenes themselves, 1, 2, ... for the same scenes with camera moved and light changed.
+        rendering: 0 for the scenes themselves; 1, 2, ... for the same with camera moved and light changed.
         split: leave it at "unseen" for scenes that the shipped model has not been trained on.
         workers: processes; few scenes are rendered in this one.
         progress: called with the number of finished scenes.

@@ -81,6 +81,7 @@ def palette(rgb: NDArray[np.uint8], num_colors: int = 7) -> list[str]:
     for _ in range(num_colors - 1):
         nearest = np.minimum(nearest, ((pixels - centres[-1]) ** 2).sum(1))
         centres = np.concatenate([centres, pixels[int(nearest.argmax())][None]])
+    counts = np.zeros(num_colors, dtype=np.intp)
     for _ in range(4):
         gaps = (centres * centres).sum(1) - 2 * pixels @ centres.T
         owner = gaps.argmin(1)
@@ -95,7 +96,7 @@ def palette(rgb: NDArray[np.uint8], num_colors: int = 7) -> list[str]:
 
 
 def metadata(scene: Scene, rendering: Rendering, text: str) -> dict[str, float | int]:
-    """Measure an image and its scene under the names of 4M-21's metadata (spec: `MetadataTransform` types)."""
+    """Measure an image and its scene under the names of 4M-21's metadata (arXiv 2406.09406)."""
     rgb = rendering.rgb.astype(np.float32)
     grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     seen = [item for item, share in zip(scene.objects, rendering.visible, strict=True) if share > 0.05]

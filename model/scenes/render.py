@@ -1,4 +1,4 @@
-"""Scenes to pixels: ray casting with soft shadows, two by two samples a pixel, exact geometry beside the colours."""
+"""Scenes to pixels: ray casting with soft shadows, four samples a pixel, exact geometry beside colours."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def render(scene: Scene, size: int = 96, view: View | int = 0) -> Rendering:
     axes, eye = _camera(view)
     rays = _rays(side, view.field_of_view, axes)  # (3, side, side), unit length
     hits = _cast(scene.objects, eye, rays, axes, view.field_of_view)
-    points = eye[:, None] + hits.distance.ravel() * rays.reshape(3, -1)
+    points = np.asarray(eye[:, None] + hits.distance.ravel() * rays.reshape(3, -1), dtype=np.float32)
     normals = _normals(scene.objects, hits.owner, points)
     color = _shade(scene, view, hits, points, rays.reshape(3, -1), normals)
     rgb = color.reshape(3, size, _SAMPLES, size, _SAMPLES).mean((2, 4))
@@ -137,8 +137,8 @@ def _window(
     if z <= bound:
         return None
     pixels = side / 2 / np.tan(field_of_view / 2)
-    # A sphere's silhouette is widest towards the image's edge; half as much again bounds it within this field.
-    reach = 1.5 * bound / np.sqrt(z * z - bound * bound) * pixels * 0.75 + 2
+    # A sphere's silhouette is widest towards the image's edge; an eighth more bounds it in this field.
+    reach = 1.125 * bound / np.sqrt(z * z - bound * bound) * pixels + 2
     column, row = side / 2 + x / z * pixels, side / 2 - y / z * pixels
     top, left = max(0, int(row - reach)), max(0, int(column - reach))
     bottom, right = min(side, int(row + reach) + 1), min(side, int(column + reach) + 1)
@@ -212,7 +212,7 @@ def _polish(
     metal = np.array([False, *[o.material == "metal" for o in scene.objects]])
     shiny = np.flatnonzero(np.array([False, *[o.material != "matte" for o in scene.objects]])[owner])
     n, ray, towards_sun = normals[:, shiny], rays[:, shiny], sun[:, shiny]
-    bounce = ray - 2 * dot(ray, n) * n
+    bounce = np.asarray(ray - 2 * dot(ray, n) * n, dtype=np.float32)
     glint = np.maximum(dot(bounce, towards_sun), 0) * lit[shiny]
     for _ in range(5):
         glint = glint * glint
@@ -270,7 +270,7 @@ def _occlusion(
         along, square = dot(away, sun), dot(away, away)
         near = np.flatnonzero((square - along * along < bound * bound) & (along > -bound))
         if near.size:
-            start = p[:, near] + 0.02 * n[:, near]
+            start = np.asarray(p[:, near] + 0.02 * n[:, near], dtype=np.float32)
             lit[near[np.isfinite(_meet(item, start, sun[:, near]))]] = 0
         beside = np.flatnonzero((square < 36 * bound * bound) & (owner != number))
         square = square[beside]

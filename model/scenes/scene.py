@@ -12,7 +12,8 @@ from typing import Literal
 import numpy as np
 
 Split = Literal["unseen", "train", "validation"]
-# Streams of different splits never meet, whatever the seed: what a user renders is unseen by the shipped model.
+# Streams of different splits never meet, whatever the seed: what a user renders is unseen by the packaged
+# model.
 _SPLITS: dict[str, int] = {"unseen": 0, "train": 1, "validation": 2}
 
 # sRGB, 0..1
@@ -105,7 +106,7 @@ class Scene:
     def sample(cls, seed: int, index: int = 0, *, split: Split = "unseen") -> Scene:
         """Draw scene number `index` of the stream `seed`.
 
-        The shipped model was trained on the split `train` and chosen on `validation` only.
+        The packaged model was trained on the split `train` and chosen on `validation` only.
         """
         rng = _rng(seed, index, split, "scene")
         num_objects = 1 + int(rng.choice(MAX_OBJECTS, p=_NUM_OBJECTS_ODDS))
@@ -122,7 +123,7 @@ class Scene:
         )
 
     def view(self, rendering: int = 0) -> View:
-        """Camera and light of rendering 0, 1, ...: each moves the camera by 20 to 50 degrees and the sun freely."""
+        """Camera and light of rendering 0, 1, ...; all but 0 turn the camera by 20 to 50 degrees."""
         rng = self.rng(f"view{rendering}")
         base = float(self.rng("azimuth").uniform(0, 2 * np.pi))
         step = 0.0 if rendering == 0 else float(rng.choice([-1, 1]) * rng.uniform(0.35, 0.87))

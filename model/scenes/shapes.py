@@ -1,8 +1,8 @@
 """Ray casting of the unit shapes.
 
-Each shape stands on its own z = -`half_height`, around the z axis, inside a sphere of radius `bound` about the
-origin. Rays are float32 arrays `(3, N)`; either side may be `(3, 1)` and broadcasts. Distances are `(N,)` along
-the given directions (which need no unit length), infinite where the ray misses or the shape lies behind.
+Each shape stands on its own z = -`half_height`, around the z axis, inside a sphere of radius `bound` about
+the origin. Rays are float32 arrays `(3, N)`; either side may be `(3, 1)` and broadcasts. Distances are `(N,)`
+along the given directions (which need no unit length), infinite where the ray misses or the shape is behind.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Shape:
 
 
 def dot(a: Array, b: Array) -> Array:
-    """Dot products of columns: `(3, N)` and `(3, N)` to `(N,)`; written out because a sum over axis 0 is slow."""
+    """Dot products of columns, `(3, N)` twice to `(N,)`; written out: a sum over axis 0 is slow."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -156,9 +156,10 @@ def _torus(o: Array, d: Array) -> Array:
     o, d = np.broadcast_to(o, shape)[:, live], np.broadcast_to(d, shape)[:, live]
     t, end = np.broadcast_to(start, shape[1:])[live].copy(), np.broadcast_to(end, shape[1:])[live]
     length = np.broadcast_to(length, shape[1:])[live]
+    gap = _torus_distance(o + t * d)
     for _ in range(28):
-        gap = _torus_distance(o + t * d)
         t += gap / length
+        gap = _torus_distance(o + t * d)
     out[live] = np.where((gap < 5e-3) & (t < end + 1e-2), t, _FAR)
     return out
 

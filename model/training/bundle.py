@@ -81,7 +81,8 @@ def _card(report: Mapping[str, Any], ceilings: Mapping[str, Any], recipe: Mappin
     ]
     for query, row in report["both"].items():
         table.append(
-            f"| {query} | **{row['r1']:.3f}** | {row['r5']:.3f} | {row['r10']:.3f} | {row['median_rank']:.0f} "
+            f"| {query} | **{row['r1']:.3f}** | {row['r5']:.3f} | {row['r10']:.3f} "
+            f"| {row['median_rank']:.0f} "
             f"| {report['cosine'][query]['r1']:.3f} | {report['likelihood'][query]['r1']:.3f} |"
         )
     keys = list(dict.fromkeys(key for row in ceilings.values() for key in row))
@@ -100,6 +101,7 @@ def _card(report: Mapping[str, Any], ceilings: Mapping[str, Any], recipe: Mappin
         heads=recipe["num_heads"],
         codes=recipe["tokenizer"]["codebook_size"],
         steps=recipe["fourm"]["steps"],
+        parts=recipe["fourm"]["parts"],
         batch=recipe["batch_size"],
     )
 
@@ -115,17 +117,18 @@ outside data or weights went into it.
   the first teacher is self-supervised on images, the second is aligned with captions. They are not DINOv2 and
   ImageBind.
 - Transformer: {encoder} + {decoder} blocks, width {dim}, {heads} heads, SwiGLU, no biases; MLP/Memcodes
-  tokenizers with 16 x {codes} codes; a WordPiece vocabulary of the words that captions use. Stored as float16.
+  tokenizers with 16 x {codes} codes; a WordPiece vocabulary of the words that captions use. Stored as
+  float16.
 
 ## How it was made
 
-`python -m anyseek.model.training.scenes --out DIR` repeats it: {num_scenes} training scenes with two renderings
-each (camera moved by 20 to 50 degrees, light changed), two convolutional teachers, two tokenizers, then
-{steps} steps of {batch} samples of masked multimodal training. Logs of the run lie beside this card
-(`log_*.jsonl`), settings and all measurements in `measurements.json`. What was chosen on purpose:
+`python -m anyseek.model.training.scenes --out DIR` repeats it: {num_scenes} training scenes with two
+renderings each (camera moved by 20 to 50 degrees, light changed), two convolutional teachers, two tokenizers,
+then {steps} steps of {parts} x {batch} samples of masked multimodal training. Logs of the run lie beside
+this card (`log_*.jsonl`), settings and all measurements in `measurements.json`. What was chosen on purpose:
 
-- A scene's target is the mean of its teacher embeddings over both renderings and their mirror images: what one
-  rendering adds is noise to a search for scenes.
+- A scene's target is the mean of its teacher embeddings over both renderings and their mirror images: what
+  one rendering adds is noise to a search for scenes.
 - The model learns the tokenizer's whole distribution over codes, not only its mode.
 - A batch follows one component of the mixture (all of the image; all of the caption; one of boxes, palette,
   metadata; mixes without image; Dirichlet budgets over everything).
@@ -144,8 +147,8 @@ What limits it: retrieval by the teachers' own embeddings (no 4M involved), and 
 
 ## Limits
 
-Shapes: sphere, cube, cylinder, cone, pyramid, torus. Eight colours, three materials, two sizes, six grounds with
-three patterns, five skies. Captions follow a few templates; other words are spelt letter by letter and mean
-nothing to it. No left and right: the camera moves. Scenes drawn by `Scene.sample` with the default split are
-unseen by construction: training and validation draw from streams of their own.
+Shapes: sphere, cube, cylinder, cone, pyramid, torus. Eight colours, three materials, two sizes, six grounds
+with three patterns, five skies. Captions follow a few templates; other words are spelt letter by letter and
+mean nothing to it. No left and right: the camera moves. Scenes drawn by `Scene.sample` with the default split
+are unseen by construction: training and validation draw from streams of their own.
 """

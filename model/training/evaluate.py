@@ -75,7 +75,7 @@ def scores(
             total = total + queries.vectors[name] @ gallery.vectors[name].T
         if ranking != "cosine":
             total = total + 0.25 * likelihood(queries.log_probs[name], gallery.tokens[name])
-    return np.asarray(total)
+    return np.asarray(total, dtype=np.float32)
 
 
 def likelihood(log_probs: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""What the model is shown of a sample: mixtures of modalities with token budgets (arXiv 2406.09406, section 3).
+"""What the model is shown of a sample: mixtures of modalities with token budgets (arXiv 2406.09406).
 
 A batch follows one component of the mixture, so that its samples need about as many tokens. Components name
 the modalities that may appear and how; within one that has `num_tokens`, each sample draws its shares from a

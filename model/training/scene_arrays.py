@@ -105,7 +105,7 @@ def pack(shards: SceneShards, text_tokenizer: bytes) -> SceneArrays:
 
 
 def attribute_vector(record: dict[str, Any]) -> NDArray[np.uint8]:
-    """Say as zeros and ones what is in a scene: ground, pattern, sky, counts, and which properties go together."""
+    """Say in zeros and ones what a scene has: ground, pattern, sky, counts, properties that go together."""
     objects: list[dict[str, str]] = record["objects"]
     bound = (
         ("color", "shape"),

@@ -1,7 +1,7 @@
-"""Training data of the scenes model: many scenes, two renderings each, in shards of plain arrays and JSON lines.
+"""Training data of the scenes model: scenes with two renderings each, in shards of arrays and JSON lines.
 
-A shard is `rgb_000.npy`, uint8 `(scenes, renderings, size, size, 3)`, and `records_000.jsonl` with one line per
-scene. A shard whose records exist is complete, so an interrupted run goes on where it stopped.
+A shard is `rgb_000.npy`, uint8 `(scenes, renderings, size, size, 3)`, and `records_000.jsonl` with one line
+per scene. A shard whose records exist is complete, so an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -51,9 +51,10 @@ def render_shards(
 ) -> None:
     """Render the shards that are not there yet (`num_scenes` is rounded up to whole shards)."""
     folder.mkdir(parents=True, exist_ok=True)
-    num_shards = -(-num_scenes // SCENES_PER_SHARD)
+    per_shard = min(SCENES_PER_SHARD, num_scenes)
+    num_shards = -(-num_scenes // per_shard)
     missing = [n for n in range(num_shards) if not (folder / f"records_{n:03d}.jsonl").exists()]
-    write = partial(_write_shard, folder, split, seed, size)
+    write = partial(_write_shard, folder, split, seed, size, per_shard)
     if workers <= 1:
         for done, shard in enumerate(missing, start=1):
             write(shard)
@@ -79,11 +80,11 @@ def load_shards(folder: Path, num_scenes: int | None = None) -> SceneShards:
     return SceneShards(pixels, records[:num_scenes])
 
 
-def _write_shard(folder: Path, split: Split, seed: int, size: int, shard: int) -> None:
-    rgb = np.empty((SCENES_PER_SHARD, NUM_RENDERINGS, size, size, 3), dtype=np.uint8)
+def _write_shard(folder: Path, split: Split, seed: int, size: int, num_scenes: int, shard: int) -> None:
+    rgb = np.empty((num_scenes, NUM_RENDERINGS, size, size, 3), dtype=np.uint8)
     lines: list[str] = []
-    for row in range(SCENES_PER_SHARD):
-        scene = Scene.sample(seed, shard * SCENES_PER_SHARD + row, split=split)
+    for row in range(num_scenes):
+        scene = Scene.sample(seed, shard * num_scenes + row, split=split)
         views: list[dict[str, Any]] = []
         for rendering in range(NUM_RENDERINGS):
             record = describe_scene(scene, size, rendering)

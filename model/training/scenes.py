@@ -1,8 +1,8 @@
 """Makes the packaged model `scenes` from nothing: `python -m anyseek.model.training.scenes --out DIR`.
 
-Stages: render scenes, pack them into arrays, train two teachers, embed the scenes, train two tokenizers, train
-4M, write the bundle and its measurements. Each leaves its result in the folder and is skipped when it is there,
-so an interrupted run goes on; delete a result to make it again.
+Stages: render scenes, pack them into arrays, train two teachers, embed the scenes, train two tokenizers,
+train 4M, write the bundle and its measurements. Each leaves its result in the folder and is skipped when it
+is there, so an interrupted run goes on; delete a result to make it again.
 """
 
 from __future__ import annotations
@@ -21,16 +21,17 @@ from ..checkpoint import load_tokenizer, save_checkpoint
 from ..fourm import FourM
 from ..presets import FourMConfig
 from ..scenes import SHAPES
+from ..scenes.scene import Split
 from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
 from .bundle import write_bundle, write_card
 from .evaluate import Predicted, predict_all, ranks, scores
 from .mixture import Component
-from .number_tables import smooth_numbers
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
 from .scene_batches import SceneBatches, TokenIds, query_tokens
 from .scene_data import load_shards, render_shards
 from .teachers import CaptionAligned, SelfSupervised
+from .text_tables import start_text_tables
 from .train_fourm import LOG, FourMRecipe, FourMTrainer
 from .train_teachers import TeacherRecipe, embed_images, load_teacher, recall, train_teacher
 from .train_tokenizer import TokenizerRecipe, judge_tokenizer, train_tokenizer
@@ -61,8 +62,8 @@ QUERIES: Mapping[str, tuple[str, ...]] = {
 
 _OTHERS = {"det": 0.5, "color_palette": 0.5, "metadata": 0.5}
 MIXTURE = (
-    Component(3.0, {"rgb": 1.0}),
-    Component(2.5, {"caption": 1.0}),
+    Component(2.5, {"rgb": 1.0}),
+    Component(3.0, {"caption": 1.0}),
     Component(1.0, {"det": 0.34, "color_palette": 0.34, "metadata": 0.34}),
     Component(2.0, {"caption": 0.75, **_OTHERS}),
     Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7),
@@ -131,7 +132,8 @@ class ScenesRun:
     def render(self) -> None:
         """Render training and validation scenes."""
         recipe = self.recipe
-        for split, num in (("validation", recipe.num_validation), ("train", recipe.num_scenes)):
+        numbers: dict[Split, int] = {"validation": recipe.num_validation, "train": recipe.num_scenes}
+        for split, num in numbers.items():
             render_shards(
                 self.out / split, split, num, seed=recipe.seed, size=recipe.size, workers=self.workers
             )
@@ -239,7 +241,8 @@ class ScenesRun:
             {f"tok_{space}": np.load(self.out / f"tok_{space}-train.npy", mmap_mode="r") for space in SPACES},
             recipe.fourm,
             self.out / "fourm",
-            prepare=lambda model: smooth_numbers(model, ids),
+            threads=self.workers,
+            prepare=lambda model: start_text_tables(model, ids),
         )
 
     def train(self) -> None:
@@ -291,7 +294,7 @@ class ScenesRun:
         return report
 
     def ceilings(self) -> dict[str, dict[str, float]]:
-        """What teachers and tokenizers allow: retrieval with the teachers' own vectors, whole and as tokens."""
+        """What teachers and tokenizers allow: retrieval by their own vectors, whole and through tokens."""
         data, out = self.arrays("validation"), dict[str, dict[str, float]]()
         for space in SPACES:
             teacher, tokenizer = self.teacher(space).eval(), self.tokenizer(space)
@@ -323,7 +326,7 @@ class ScenesRun:
 
 
 def posterior(tokenizer: VQVAE, vectors: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Distribution over codes of each head, `(N, heads, V)`, as the tokenizer drew them while it was trained."""
+    """Distribution over codes of each head, `(N, heads, V)`: what training drew codes from."""
     with torch.inference_mode():
         logits = tokenizer.quantize.logits(tokenizer.latent(torch.from_numpy(vectors)))
         return logits.softmax(-1).to(torch.float16).numpy()

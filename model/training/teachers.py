@@ -63,6 +63,7 @@ class ImageTower(nn.Module):
         )
 
     def forward(self, rgb: Tensor) -> Tensor:
+        """Embed images; see the class."""
         x = rgb.permute(0, 3, 1, 2).to(torch.float32).contiguous(memory_format=torch.channels_last)
         x = self.body(x / 127.5 - 1)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
@@ -82,6 +83,7 @@ class CaptionTower(nn.Module):
         self.head = nn.Sequential(nn.Linear(2 * width, 2 * dim), nn.GELU(), nn.Linear(2 * dim, dim))
 
     def forward(self, ids: Tensor) -> Tensor:
+        """Embed captions; see the class."""
         used = (ids != 0).unsqueeze(1).float()
         x = F.gelu(self.conv1(self.embedding(ids).transpose(1, 2))) * used
         x = F.gelu(self.conv2(x)) * used

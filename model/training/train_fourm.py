@@ -19,7 +19,7 @@ from torch import Tensor
 from ..fourm import FourM
 from ..presets import FourMConfig
 from ..tokens import Tokens
-from .schedule import warmup_cosine
+from .learning_rate import warmup_cosine
 
 CHECKPOINT = "fourm.ckpt"
 LOG = "fourm.jsonl"
@@ -44,7 +44,7 @@ class FourMRecipe:
     """
 
     parts: int = 4
-    steps: int = 2000
+    steps: int = 1700
     learning_rate: float = 1.5e-3
     warmup: int = 150
     weight_decay: float = 0.05
@@ -137,7 +137,9 @@ class FourMTrainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.learning_rate * warmup_cosine(self.step, recipe.steps, recipe.warmup)
         found = list(self._pool.map(self._gradients, range(recipe.parts)))
-        for parameters in zip(self.model.parameters(), *(r.parameters() for r in self._replicas), strict=True):
+        for parameters in zip(
+            self.model.parameters(), *(r.parameters() for r in self._replicas), strict=True
+        ):
             gradients = [p.grad for p in parameters[1:] if p.grad is not None]
             parameters[0].grad = sum(gradients[1:], gradients[0]) / recipe.parts if gradients else None
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), recipe.clip)

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .learning_rate import warmup_cosine
 from .scene_arrays import SceneArrays
-from .schedule import warmup_cosine
 from .teachers import CaptionAligned, ImageTower, SelfSupervised, TeacherConfig
 
 
@@ -42,7 +42,7 @@ def train_teacher(
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
     teacher = build_teacher(kind, recipe.model, vocab_size, data.attributes.shape[1])
-    teacher.to(memory_format=torch.channels_last)
+    teacher.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     optimizer = torch.optim.AdamW(
         teacher.parameters(), recipe.learning_rate, (0.9, 0.98), weight_decay=recipe.weight_decay
     )
@@ -132,7 +132,7 @@ def embed_images(tower: ImageTower, rgb: NDArray[np.uint8], batch_size: int = 25
 def teacher_recall(
     teacher: SelfSupervised | CaptionAligned, data: SceneArrays, num: int = 1000
 ) -> dict[str, float]:
-    """Measure R@1 and R@10 over `num` scenes: the other rendering finds the first, and so does the caption."""
+    """Measure R@1 and R@10 over `num` scenes: other rendering, and caption, find the first rendering."""
     gallery = embed_images(teacher.images, data.rgb[:num, 0])
     out = recall(embed_images(teacher.images, data.rgb[:num, 1]), gallery, "rgb")
     if isinstance(teacher, CaptionAligned):

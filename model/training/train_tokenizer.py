@@ -1,4 +1,4 @@
-"""Training of tokenizers for single vectors: MLP, Memcodes, MLP, with the loss 1 - cosine (arXiv 2406.09406)."""
+"""Training of tokenizers for single vectors: MLP, Memcodes, MLP; loss 1 - cosine (arXiv 2406.09406)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from ..tokenizers.image import VQVAE, TokenizerConfig
-from .schedule import warmup_cosine
+from .learning_rate import warmup_cosine
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -110,10 +111,10 @@ def test_rays_meet_shapes_on_their_surface_with_outward_normals(name: str):
 def test_window_of_an_object_cuts_nothing_off(name: str, monkeypatch: pytest.MonkeyPatch):
     scene = one_object(name, x=1.4, y=-1.2)
     near = render(scene, 48, VIEW)
-    from anyseek.model.scenes import render as _  # noqa: F401
-    import anyseek.model.scenes.render as module
-
-    monkeypatch.setattr(module, "_window", lambda *_: (slice(0, 96), slice(0, 96)))
+    # By name: the package's `render` is the function, not the module.
+    monkeypatch.setattr(
+        import_module("anyseek.model.scenes.render"), "_window", lambda *_: (slice(0, 96), slice(0, 96))
+    )
     assert np.array_equal(near.instances, render(scene, 48, VIEW).instances)
 
 
@@ -232,7 +233,11 @@ def test_folder_holds_ordinary_files(tmp_path: Path):
     with Image.open(tmp_path / "0002.semseg.png") as image:
         assert np.array_equal(np.asarray(image), record.rendering.semseg)
     assert (tmp_path / "0002.caption.txt").read_text() == record.caption + "\n"
-    for suffix, value in (("det", record.boxes), ("color_palette", record.palette), ("metadata", record.metadata)):
+    for suffix, value in (
+        ("det", record.boxes),
+        ("color_palette", record.palette),
+        ("metadata", record.metadata),
+    ):
         assert json.loads((tmp_path / f"0002.{suffix}.json").read_text()) == value
     assert json.loads((tmp_path / "0002.json").read_text()) == record.attributes
 
