@@ -15,11 +15,17 @@ import numpy as np
 import pytest
 import torch
 from anyseek.model.checkpoint import load_fourm, load_tokenizer
+from anyseek.model.drafts import PUBLISHED_CONTROLS, Draft
 from anyseek.model.fourm import FourM
+from anyseek.model.generate import Conditions, Generator
+from anyseek.model.guidance import Part
 from anyseek.model.images import array_image, crop_resize
 from anyseek.model.inputs import MIN_SCORE, normalize_pixels
 from anyseek.model.modalities import get_modality
+from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
+from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
+from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.tokenizers.sequences import (
     METADATA,
@@ -44,8 +50,6 @@ TOLERANCE = 1e-4
 
 NO_VIT = "ViT tokenizers are not built yet"
 NO_DIFFUSION = "diffusion tokenizers are not built yet"
-NO_GENERATION = "iterative generation is not built yet"
-NO_SCHEDULE = "token and temperature schedules are not built yet"
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
 NO_POSES = "the human pose modality is not built yet"
 NO_SAM = "the SAM instance modality is not built yet"
@@ -94,11 +98,12 @@ def cases_of(path: Path) -> Iterator[Case]:
     elif name == "preproc.npz":
         yield from preproc_cases(path)
     elif name == "schedules.json":
-        yield from (Case(f"schedules/{key}", None, NO_SCHEDULE) for key in read_json(path))
+        for key, value in read_json(path).items():
+            yield Case(f"schedules/{key}", lambda key=key, value=value: check_schedules(key, value))
     elif name == "schedulers.npz":
         yield from (Case(f"schedulers/{key}", None, NO_DIFFUSION) for key in groups(path))
     elif name == "generation.npz":
-        yield from (Case(f"generation/{key}", None, NO_GENERATION) for key in groups(path))
+        yield from generation_cases(path)
     elif kind in MODEL_KINDS and path.suffix == ".safetensors":
         yield from MODEL_KINDS[kind](path)
     elif kind in MODEL_KINDS and path.suffix == ".npz":
@@ -470,6 +475,228 @@ def check_condition(recorded: dict[str, Any], tokenizer: TextTokenizer) -> None:
         found = empty_sequence(len(recorded["tensor"][0]), tokenizer)
     for name, array in found.items():
         assert array[None].astype(int).tolist() == recorded[name], name
+
+
+# --- generation
+
+
+def check_schedules(kind: str, recorded: Mapping[str, list[float]]) -> None:
+    for key, expected in recorded.items():
+        *temperature, steps, total = key.split(",")
+        counts = linear_schedule(int(steps), int(total))
+        if kind == "cosine":
+            assert cosine_schedule(int(steps), int(total)) == expected, key
+        elif kind == "linear":
+            assert counts == expected, key
+        elif kind in ("linear_temp", "onex"):
+            first, _, rest = temperature[0].partition(":")
+            name = f"onex:{rest}" if kind == "onex" else "linear"
+            found = temperature_schedule(name, float(first), counts)
+            np.testing.assert_allclose(found, expected, rtol=1e-12, err_msg=key)
+        else:
+            pytest.fail(f"no schedule of kind {kind!r} is known")
+
+
+def generation_cases(path: Path) -> Iterator[Case]:
+    with np.load(path) as data:
+        weights = path.with_name(f"{data['weights']}.safetensors")
+    missing = "" if weights.exists() else f"{weights.name} is not in the folder"
+    for run in groups(path):
+        yield Case(f"generation/{run}", lambda run=run: check_generation(weights, arrays(path), run), missing)
+
+
+def check_generation(weights: Path, data: dict[str, np.ndarray], run: str) -> None:
+    """A recorded run again, every logit compared and every choice taken from the recording."""
+    fourm = load_fourm(weights)
+    recorded = under(data, f"{run}/")
+    schedule = json.loads(str(recorded["schedule"]))
+    branches = sorted({key.partition("/")[0] for key in recorded if key.startswith("cond")})
+    num_items = len(next(value for key, value in recorded.items() if key.endswith("/input_mask")))
+    targets = list(dict.fromkeys(step["target_domain"] for step in schedule))
+    plans = [recorded_plan(recorded, schedule, name) for name in targets]
+    drafts = [recorded_drafts(recorded, targets, item) for item in range(num_items)]
+    if branches:
+        conditions: list[Conditions] = [
+            [
+                Part(recorded_inputs(data, f"{run}/{branch}", targets, item), weight)
+                for branch, weight in zip(branches, schedule[0]["cfg_scale"], strict=True)
+            ]
+            for item in range(num_items)
+        ]
+    else:
+        conditions = [recorded_inputs(data, run, targets, item) for item in range(num_items)]
+    replay = Replay(recorded, schedule)
+    results = Generator(fourm).generate_with(replay, conditions, plans, drafts=drafts)
+    assert replay.num_left == 0
+    for name in targets:
+        out = f"out/{name}" if f"out/{name}/tensor" in recorded else "out"
+        ids, mask = recorded[f"{out}/tensor"], recorded.get(f"{out}/input_mask")
+        for item, result in enumerate(results):
+            expected = ids[item] if mask is None else ids[item][~mask[item]]
+            found = result[name]
+            if len(found) and found[-1] == EOS_ID:  # the reference keeps what follows a row's own end
+                expected = expected[: len(found)]
+            assert_agrees(f"out/{name}", found, expected)
+
+
+EOS_ID = 3
+
+
+def recorded_plan(
+    recorded: Mapping[str, np.ndarray], schedule: list[dict[str, Any]], name: str
+) -> TargetPlan:
+    steps = [step for step in schedule if step["target_domain"] == name]
+    args = json.loads(str(recorded["args"])) if "args" in recorded else {}
+    scale = steps[0]["cfg_scale"]
+    common: dict[str, Any] = {
+        "top_k": args.get("top_k", 0),
+        "top_p": args.get("top_p", 0.0),
+        "guidance": 1.0 if isinstance(scale, list) else scale,
+        "guided_by": tuple(steps[0]["cfg_cond_domains"]),
+    }
+    if steps[0]["scheme"] == "autoregressive":
+        slots = recorded[f"in/{name}/tensor"][0][~recorded[f"in/{name}/target_mask"][0]]
+        common |= {"max_tokens": len(slots), "stop_ids": (int(slots[-1]),)}
+        return TargetPlan(name, "autoregressive", temperature=steps[0]["temperature"], **common)
+    index = args["target_domains"].index(name) if args else 0
+    counts, temperatures = [step["num_tokens"] for step in steps], [step["temperature"] for step in steps]
+    known = args["token_decoding_schedules"][index] if args else "linear"
+    num_steps, num_tokens = args["decoding_steps"][index] if args else len(steps), sum(counts)
+    if token_schedule(known, num_steps, num_tokens) != counts:
+        known = "cosine"
+    plan = TargetPlan(
+        name,
+        steps[0]["scheme"],
+        num_steps,
+        known,
+        args["temps"][index] if args else temperatures[0],
+        args["temp_schedules"][index] if args else "constant",
+        **common,
+    )
+    assert plan.counts(num_tokens) == counts
+    np.testing.assert_allclose(plan.temperatures(counts), temperatures, rtol=1e-12)
+    return plan
+
+
+def recorded_inputs(
+    data: Mapping[str, np.ndarray], prefix: str, targets: list[str], item: int
+) -> dict[str, np.ndarray]:
+    """What one item is conditioned on."""
+    inputs: dict[str, np.ndarray] = {}
+    for key in data:
+        name = key.removeprefix(f"{prefix}/in/").removesuffix("/input_mask")
+        if key != f"{prefix}/in/{name}/input_mask" or name in targets or data[key][item].all():
+            continue
+        values = data.get(f"{prefix}/in/{name}/tensor", data["rgb_u8"])[item]
+        inputs[name] = values[~data[key][item]] if get_modality(name).kind == "seq" else values
+    return inputs
+
+
+def recorded_drafts(recorded: Mapping[str, np.ndarray], targets: list[str], item: int) -> dict[str, Draft]:
+    """What is known of the targets of one item; sentinels stand for what is not."""
+    drafts: dict[str, Draft] = {}
+    for name in targets:
+        if f"in/{name}/tensor" in recorded:
+            tokens, mask = recorded[f"in/{name}/tensor"][item], recorded[f"in/{name}/input_mask"][item]
+            if get_modality(name).kind == "seq":
+                tokens = tokens[~mask]
+                mask = np.isin(tokens, PUBLISHED_CONTROLS.sentinels)
+            drafts[name] = Draft(tokens, mask)
+    return drafts
+
+
+class Replay:
+    """Takes every choice from a recording; logits that lead to one must agree with the recorded ones."""
+
+    def __init__(self, recorded: Mapping[str, np.ndarray], schedule: list[dict[str, Any]]) -> None:
+        self._trace = under(recorded, "trace/")
+        self._outputs = under(recorded, "out/")
+        self._schedule = schedule
+        self._grid_steps = [step for step in schedule if step["scheme"] != "autoregressive"]
+        log = json.loads(str(self._trace["log"])) if "log" in self._trace else []
+        self._forwards: list[list[str]] = [[]] if log else []  # those before each sample
+        for event in log:
+            if event.startswith("sample"):
+                self._forwards.append([])
+            elif event.startswith("fwd"):
+                self._forwards[-1].append(event)
+        self._texts = [event for event in log if event.startswith("ar")]
+        self._samples = sum(key.endswith("/tokens") for key in self._trace)
+        self._next_sample = self._next_text = 0
+        self._own = SeededChooser([0] * 64)
+
+    @property
+    def num_left(self) -> int:
+        """Recorded choices that were not asked for."""
+        return self._samples - self._next_sample + len(self._texts) - self._next_text
+
+    def order(self, target: int, item: int, num_slots: int) -> np.ndarray:
+        name = list(dict.fromkeys(step["target_domain"] for step in self._schedule))[target]
+        samples = [i for i, step in enumerate(self._grid_steps) if step["target_domain"] == name]
+        slots = np.concatenate([self._slots(i)[item] for i in samples])
+        assert len(slots) <= num_slots
+        return slots
+
+    def draw(self, step: Step, logits: Tensor) -> Drawn:
+        settings = self._schedule_of(step)
+        if settings["scheme"] == "autoregressive":
+            return self._draw_text(step, logits, settings)
+        sample, self._next_sample = f"sample{self._next_sample}", self._next_sample + 1
+        if self._forwards:
+            passes = [self._trace[f"{forward}/logits"] for forward in self._forwards[self._next_sample - 1]]
+            assert_agrees("slots", step.slots, self._slots(self._next_sample - 1))
+            assert_agrees(sample, logits, guided(passes, settings["cfg_scale"]))
+        if f"{sample}/logits" in self._trace:
+            assert_agrees(f"{sample}/logits", logits, self._trace[f"{sample}/logits"])
+        tokens = self._trace[f"{sample}/tokens"]
+        if not step.temperature.any():
+            assert_agrees(f"{sample}/tokens", self._own.draw(step, logits).tokens, tokens)
+        probs = self._trace.get(f"{sample}/probs", np.ones(tokens.shape, np.float32))
+        if f"{sample}/probs" in self._trace:
+            assert_agrees(f"{sample}/probs", probability(logits, tokens, step), probs)
+        return Drawn(torch.from_numpy(tokens), torch.from_numpy(probs))
+
+    def keep(self, step: Step, confidence: Tensor, counts: np.ndarray) -> np.ndarray:
+        top = self._trace[f"select{self._next_sample - 1}/top_indices"]
+        kept = np.zeros(step.slots.shape, bool)
+        np.put_along_axis(kept, top, True, axis=1)
+        assert_agrees("counts", counts, kept.sum(1))
+        if f"sample{self._next_sample - 1}/probs" in self._trace and step.temperature.all():
+            assert_agrees("kept", self._own.keep(step, confidence, counts), kept)
+        return kept
+
+    def _schedule_of(self, step: Step) -> dict[str, Any]:
+        names = list(dict.fromkeys(entry["target_domain"] for entry in self._schedule))
+        return next(entry for entry in self._schedule if entry["target_domain"] == names[step.target])
+
+    def _slots(self, sample: int) -> np.ndarray:
+        return self._trace[f"{self._forwards[sample][0]}/mod_pos"]
+
+    def _draw_text(self, step: Step, logits: Tensor, settings: dict[str, Any]) -> Drawn:
+        num_passes = 1 if settings["cfg_scale"] == 1 else 2
+        passes = self._texts[self._next_text : self._next_text + num_passes]
+        self._next_text += num_passes
+        expected = guided([self._trace[f"{one}/last_logits"] for one in passes], settings["cfg_scale"])
+        assert_agrees(passes[0], logits[:, 0], expected[list(step.items)])
+        assert not step.temperature.any(), "only greedy texts are recorded"
+        return self._own.draw(step, logits)
+
+
+def guided(passes: list[np.ndarray], scale: float) -> np.ndarray:
+    if len(passes) == 1:
+        return passes[0]
+    conditional, unconditional = passes
+    return unconditional + scale * (conditional - unconditional)
+
+
+def probability(logits: Tensor, tokens: np.ndarray, step: Step) -> Tensor:
+    """With which probability given tokens would be drawn."""
+    chosen = torch.from_numpy(tokens)
+    if not step.temperature.any():
+        return torch.ones(chosen.shape)
+    temperature = torch.from_numpy(step.temperature)[:, None, None]
+    probs = (filter_logits(logits, step.top_k, step.top_p) / temperature).softmax(-1)
+    return probs.gather(-1, chosen[..., None])[..., 0].float()
 
 
 # --- raw inputs
