@@ -33,6 +33,19 @@ class Component:
     alpha: float = 1.0
 
 
+@dataclass(frozen=True)
+class Phase:
+    """What the mixture is from batch number `start` on."""
+
+    start: int
+    components: tuple[Component, ...]
+
+
+def current_phase(phases: Sequence[Phase], number: int) -> Phase:
+    """The last phase that starts at batch `number` or before; the first starts at 0."""
+    return max((phase for phase in phases if phase.start <= number), key=lambda phase: phase.start)
+
+
 def draw_component(components: Sequence[Component], rng: np.random.Generator) -> Component:
     """Pick a component by weight."""
     weights = np.array([component.weight for component in components])

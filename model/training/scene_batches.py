@@ -12,7 +12,16 @@ from numpy.typing import NDArray
 from ..tokenizers.sequences import METADATA
 from ..tokenizers.text import TextTokenizer
 from ..tokens import Tokens
-from .mixture import Component, Mask, draw_budgets, draw_component, draw_presence, keep_some, mask_spans
+from .mixture import (
+    Mask,
+    Phase,
+    current_phase,
+    draw_budgets,
+    draw_component,
+    draw_presence,
+    keep_some,
+    mask_spans,
+)
 from .scene_arrays import MAX_COLORS, METADATA_NAMES, SceneArrays
 
 RAW_NAMES = ("rgb", "caption", "det", "color_palette", "metadata")
@@ -61,7 +70,7 @@ class SceneBatches:
     Args:
         data: the scenes.
         ids: of the text tokenizer.
-        components: the mixture.
+        phases: the mixture, and how it changes.
         batch_size: samples in a batch.
         num_tokens: most tokens that the encoder is given of one sample.
         image_name: checkpoint name of the pixel modality, e.g. `rgb@96`.
@@ -73,7 +82,7 @@ class SceneBatches:
         self,
         data: SceneArrays,
         ids: TokenIds,
-        components: Sequence[Component],
+        phases: Sequence[Phase],
         *,
         batch_size: int,
         num_tokens: int,
@@ -81,14 +90,14 @@ class SceneBatches:
         patch_size: int,
         seed: int,
     ) -> None:
-        self.data, self.ids, self.components = data, ids, components
+        self.data, self.ids, self.phases = data, ids, phases
         self.batch_size, self.num_tokens, self.seed = batch_size, num_tokens, seed
         self.image_name, self.patch_size = image_name, patch_size
 
     def draw(self, number: int) -> tuple[dict[str, Tokens], NDArray[np.int64]]:
         """Return batch `number`: model input by modality, and the scene of each sample."""
         rng = np.random.default_rng([self.seed, number])
-        component = draw_component(self.components, rng)
+        component = draw_component(current_phase(self.phases, number).components, rng)
         present = draw_presence(component, RAW_NAMES, self.batch_size, rng)
         budgets = np.where(present, _PLENTY, 0)
         if component.num_tokens:

@@ -26,7 +26,7 @@ from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
 from .bundle import write_bundle, write_card
 from .evaluate import Predicted, predict_all, ranks, scores
-from .mixture import Component
+from .mixture import Component, Phase
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
 from .scene_batches import SceneBatches, TokenIds, query_tokens
 from .scene_data import load_shards, render_shards
@@ -61,12 +61,31 @@ QUERIES: Mapping[str, tuple[str, ...]] = {
 }
 
 _OTHERS = {"det": 0.5, "color_palette": 0.5, "metadata": 0.5}
+_ANY = Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7)
 MIXTURE = (
-    Component(2.5, {"rgb": 1.0}),
-    Component(3.0, {"caption": 1.0}),
-    Component(1.0, {"det": 0.34, "color_palette": 0.34, "metadata": 0.34}),
-    Component(2.0, {"caption": 0.75, **_OTHERS}),
-    Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7),
+    Phase(
+        0,
+        (
+            Component(2.5, {"rgb": 1.0}),
+            Component(3.0, {"caption": 1.0}),
+            Component(1.0, {"det": 0.34, "color_palette": 0.34, "metadata": 0.34}),
+            Component(2.0, {"caption": 0.75, **_OTHERS}),
+            _ANY,
+        ),
+    ),
+    # Image and caption are learnt soon; what says less needs more of the time.
+    Phase(
+        1600,
+        (
+            Component(1.5, {"rgb": 1.0}),
+            Component(1.5, {"caption": 1.0}),
+            Component(1.0, {"det": 1.0}),
+            Component(1.0, {"color_palette": 1.0}),
+            Component(1.0, {"metadata": 1.0}),
+            Component(2.5, {"caption": 0.5, **_OTHERS}),
+            _ANY,
+        ),
+    ),
 )
 
 
