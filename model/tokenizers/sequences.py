@@ -6,6 +6,7 @@ vocabulary. The functions check nothing: `inputs.py` does that for values from o
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 _COORDINATE_BINS = 999
@@ -145,7 +146,7 @@ def string_to_palette(text: str) -> list[tuple[int, int, int]]:
 def _groups(words: Sequence[str], prefix: str) -> list[list[str]]:
     """Cut a list of words before each one that starts with `prefix`; drop what comes before the first."""
     starts = [i for i, word in enumerate(words) if word.startswith(prefix)]
-    return [list(words[start:stop]) for start, stop in zip(starts, [*starts[1:], len(words)], strict=True)]
+    return [list(words[start:stop]) for start, stop in pairwise([*starts, len(words)])]
 
 
 def _number(word: str, name: str) -> int | None:
