@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         RGB,
         Boxes,
         Caption,
+        Composition,
         Depth,
         F,
         Filter,
@@ -200,7 +201,7 @@ class Library:
     def indexer(
         self, collection: str, *, model: str | None = None, views: Sequence[str] | None = None
     ) -> Indexer:
-        """Return what fills a collection, with its own model or, where it is new, the given or default one."""
+        """Return what fills a collection, with its own model or, where new, the given or default one."""
         from .errors import NotFoundError
         from .indexer import Indexer
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from . import Library
     from .indexer import IndexProgress, IndexReport
-    from .search import Hits, Query, QueryPart, Retrieval
+    from .search import Composition, Hits, Query, QueryPart, Retrieval
 
 EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
     (ModelError, 3),
@@ -171,7 +171,7 @@ def search(
     where: str | None,
     limit: int,
     view: str,
-    composition: str,
+    composition: Composition,
     explain: bool,
     save_grid: Path | None,
     as_json: bool,
@@ -539,7 +539,7 @@ def _scene_query(home: Path, kind: str, name: str) -> Query:
 
 def _draw_scenes(library: Library, home: Path) -> Path:
     """Draw some searches as a picture: single parts, mixes, and one with a negative."""
-    from .search import Caption, Query
+    from .search import Caption
 
     names = sorted(path.stem for path in (home / "queries").glob("*.png") if "." not in path.stem)
     kinds = ("rgb", "caption", "color_palette", "caption+color_palette", "det")

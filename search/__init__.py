@@ -30,13 +30,17 @@ from .where import parse_filter
 
 if TYPE_CHECKING:
     from .api import create_app
+    from .composition import Composition
     from .engine import SearchEngine
+    from .evaluation import Retrieval, evaluate_retrieval
     from .grid import draw_grid
+    from .ranking import Scoring
 
 __all__ = [
     "RGB",
     "Boxes",
     "Caption",
+    "Composition",
     "Contribution",
     "Depth",
     "Edges",
@@ -54,15 +58,26 @@ __all__ = [
     "Poses",
     "Query",
     "QueryPart",
+    "Retrieval",
     "SamEdges",
+    "Scoring",
     "SearchEngine",
     "Semseg",
     "create_app",
     "draw_grid",
+    "evaluate_retrieval",
     "parse_filter",
 ]
 
-_LAZY = {"SearchEngine": ".engine", "create_app": ".api", "draw_grid": ".grid"}
+_LAZY = {
+    "Composition": ".composition",
+    "Retrieval": ".evaluation",
+    "Scoring": ".ranking",
+    "SearchEngine": ".engine",
+    "create_app": ".api",
+    "draw_grid": ".grid",
+    "evaluate_retrieval": ".evaluation",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError, NotFoundError, QueryError
+from ..storage import Item
 from .batching import Batcher
 from .candidates import Scored, scored_candidates, stored_rows
 from .composition import Composition, Inputs, check_signs, choose, compose
@@ -34,7 +35,7 @@ from .ranking import (
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..storage import Asset, Collection, Item, Snapshot, Store
+    from ..storage import Asset, Collection, Snapshot, Store
 
 MAX_HITS = 10_000
 """How far down the ranking pages reach."""
@@ -69,6 +70,7 @@ class SearchEngine:
         spaces: Mapping[str, float] | None = None,
         scoring: Scoring = DEFAULT_SCORING,
         explain: bool = False,
+        with_items: bool = True,
     ) -> Hits:
         """The items of a collection that answer a query best.
 
@@ -86,6 +88,7 @@ class SearchEngine:
             spaces: weight of each embedding space; all alike by default.
             scoring: `cosine`, `likelihood` or `both`, see ranking.py.
             explain: also tell what each part and space gave to each hit.
+            with_items: False leaves out attributes and assets, for rankings of which only the order counts.
 
         Raises:
             NotFoundError: no such collection, or no item of a `Like` part.
@@ -127,7 +130,7 @@ class SearchEngine:
                 scored.scores, limit + offset, lambda at: snapshot.item_ids.take(scored.ordinals[at])
             )[offset:]
         with clock.stage("items"):
-            hits = _hits(snapshot, view, terms, scored, places, explain=explain)
+            hits = _hits(snapshot, view, terms, scored, places, explain=explain, with_items=with_items)
         total = snapshot.num_items if allowed is None else int(np.count_nonzero(allowed))
         return Hits(
             hits,
@@ -222,10 +225,12 @@ def _hits(
     places: NDArray[Any],
     *,
     explain: bool,
+    with_items: bool,
 ) -> tuple[Hit, ...]:
     """Join the best places with the catalog, in one query for all."""
     ids = snapshot.item_ids.take(scored.ordinals[places])
-    items: dict[str, Item] = {item.id: item for item in snapshot.items(ids)}
+    records = snapshot.items(ids) if with_items else [Item(id) for id in ids]
+    items = {item.id: item for item in records}
     told: Iterator[tuple[Contribution, ...] | None] = iter([None] * len(ids))
     if explain:
         told = iter(_contributions(snapshot, view, terms, scored.rows[places]))

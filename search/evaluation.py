@@ -67,7 +67,7 @@ def evaluate_retrieval(
         raise ValueError(f"Needs queries and a depth of 10 to 10,000; got {len(queries)} and {depth}.")
 
     def rank(query: Query | QueryPart, item_id: str) -> int:
-        hits = engine.search(collection, query, view=view, scoring=scoring, limit=depth)
+        hits = engine.search(collection, query, view=view, scoring=scoring, limit=depth, with_items=False)
         return next((place for place, hit in enumerate(hits, 1) if hit.id == item_id), depth + 1)
 
     ranks = np.empty(len(queries), dtype=np.int64)
