@@ -21,9 +21,9 @@ from .fourm import FourM
 from .parsing import literal_values
 from .presets import FourMConfig
 from .tensor_file import TensorFile, TensorInfo
-from .tokenizers.image import VQVAE, TokenizerConfig
+from .tokenizers.build import ImageTokenizer, build_tokenizer, parse_tokenizer_config
 
-ModelT = TypeVar("ModelT", FourM, VQVAE)
+ModelT = TypeVar("ModelT", bound=nn.Module)
 
 WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -123,7 +123,7 @@ def load_tokenizer(
     decoder: bool = True,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> VQVAE:
+) -> ImageTokenizer:
     """Load a tokenizer, or only what encoding or decoding needs.
 
     Args:
@@ -138,17 +138,17 @@ def load_tokenizer(
 
     Raises:
         CheckpointError: the file does not hold exactly what its configuration says.
-        ModelError: a kind of tokenizer that is not supported.
+        ModelError: networks that are not known.
     """
     checkpoint = source if isinstance(source, Checkpoint) else open_checkpoint(source)
-    config = TokenizerConfig.parse(checkpoint.config, where=str(checkpoint.path))
+    config = parse_tokenizer_config(checkpoint.config, where=str(checkpoint.path))
     with torch.device("meta"):
-        whole = VQVAE(config)
-        wanted = VQVAE(config, encoder=encoder, decoder=decoder)
-    return _load(wanted, whole, checkpoint, {}, torch.device(device), dtype)
+        whole = build_tokenizer(config)
+        wanted = build_tokenizer(config, encoder=encoder, decoder=decoder)
+    return _load(wanted, whole, checkpoint, whole.tied_keys(), torch.device(device), dtype)
 
 
-def save_checkpoint(model: FourM | VQVAE, path: Path, *, dtype: torch.dtype | None = None) -> None:
+def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.dtype | None = None) -> None:
     """Write a whole model in the published format.
 
     Args:
@@ -160,7 +160,7 @@ def save_checkpoint(model: FourM | VQVAE, path: Path, *, dtype: torch.dtype | No
         ModelError: the model lacks parts of its configuration.
     """
     with torch.device("meta"):
-        whole = FourM(model.config) if isinstance(model, FourM) else VQVAE(model.config)
+        whole = FourM(model.config) if isinstance(model, FourM) else build_tokenizer(model.config)
     state = model.state_dict()
     missing = sorted(set(whole.state_dict()) - set(state))
     if missing:
@@ -245,8 +245,8 @@ def _fill(
             first, parameter = loaded[id(old)]
             if source != first and not torch.equal(_read(file, source, device, dtype), parameter):
                 raise CheckpointError(
-                    f"{file.path}: {first!r} and {source!r} differ, but the configuration shares modality "
-                    "embeddings; share_modality_embeddings should be false."
+                    f"{file.path}: {first!r} and {source!r} differ, but the model of its configuration has "
+                    "one tensor for both (of modality embeddings: share_modality_embeddings should be false)."
                 )
             setattr(module, name, parameter)
         for name, _ in list(module.named_buffers(recurse=False)):

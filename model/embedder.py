@@ -18,7 +18,7 @@ from ..errors import InputError, ModelError
 from .inputs import Content, InputReader
 from .modalities import Modality
 from .prediction import Predictor
-from .tokenizers.image import VQVAE
+from .tokenizers.build import ImageTokenizer
 
 Decoding = Literal["soft", "argmax", "sample"]
 
@@ -77,7 +77,7 @@ class Embedder:
         predictor: Predictor,
         reader: InputReader,
         inputs: Mapping[str, Modality],
-        tokenizers: Mapping[str, tuple[Modality, VQVAE]],
+        tokenizers: Mapping[str, tuple[Modality, ImageTokenizer]],
     ) -> None:
         self._predictor = predictor
         self._reader = reader
@@ -165,7 +165,7 @@ class SpaceDecoder:
         tokenizer: with at least its decoder.
     """
 
-    def __init__(self, name: str, modality: Modality, tokenizer: VQVAE) -> None:
+    def __init__(self, name: str, modality: Modality, tokenizer: ImageTokenizer) -> None:
         self.target = modality.name
         self._tokenizer = tokenizer
         self._dtype = next(tokenizer.parameters()).dtype

@@ -86,7 +86,9 @@ class _Codebook(nn.Module):
 
     def __init__(self, size: int, dim: int, *, with_sums: bool) -> None:
         super().__init__()
-        codes = functional.normalize(torch.randn(size, dim), dim=-1)
+        codes = torch.empty(size, dim)
+        if not codes.is_meta:  # drawing costs seconds of imports there
+            codes = functional.normalize(codes.normal_(), dim=-1)
         self.register_buffer("initted", torch.ones(1))
         self.register_buffer("cluster_size", torch.zeros(size))
         self.register_buffer("embed", codes)

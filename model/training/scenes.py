@@ -233,7 +233,9 @@ class ScenesRun:
 
     def tokenizer(self, space: str) -> VQVAE:
         """The trained tokenizer of a space, as stored: with its weights rounded."""
-        return load_tokenizer(self.out / f"tok_{space}.safetensors").eval()
+        tokenizer = load_tokenizer(self.out / f"tok_{space}.safetensors")
+        assert isinstance(tokenizer, VQVAE)
+        return tokenizer
 
     def token_ids(self) -> TokenIds:
         """The ids of the text tokenizer."""
