@@ -6,7 +6,7 @@ Each round lets a real indexing process work on a folder of small pictures and k
 while it publishes. Then a fresh process opens the library and checks that
 
 - every item reported as done is found by its own picture, with the vectors of its newest version;
-- no item is shown twice, none that was never there;
+- no item is shown twice;
 - what the newest generation consists of is whole, byte for byte.
 
 A library goes through two states of the folder: all of it new; then some pictures changed, added, broken and
@@ -17,20 +17,38 @@ never interrupted: to the bit, with a model whose vectors depend on what else is
 import argparse
 import hashlib
 import json
+import os
 import random
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+import traceback
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+# Before the imports that read them: children are forked, which wants a single thread.
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "JE_ARROW_MALLOC_CONF": "background_thread:false",
+}
+
+import numpy as np
+from anyseek.errors import NotFoundError
+from anyseek.indexer import FolderSource, Indexer, IndexProgress
+from anyseek.indexer.reading import ItemReader, ReadItem
+from anyseek.storage import Snapshot, Store
+from anyseek.storage.generations import verify_generation
+from PIL import Image
+from stand_in import StandInModel
+
 COLLECTION = "photos"
 STATES = ("new", "changed")
+VIEWS = ("joint", "rgb")
 ITEMS_PER_SEGMENT, BATCH_SIZE = 8, 4
 
 
@@ -41,10 +59,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=200, help="kills (default 200)")
     parser.add_argument("--items", type=int, default=120, help="pictures in the folder (default 120)")
     parser.add_argument("--seed", type=int, default=0, help="of pictures and moments (default 0)")
-    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        return child()
     result = run(options.rounds, num_items=options.items, seed=options.seed)
     print(json.dumps(result))
     return 1 if result["faults"] else 0
@@ -53,8 +68,8 @@ def main() -> int:
 def run(num_rounds: int, *, num_items: int = 120, seed: int = 0) -> dict[str, Any]:
     """Do the rounds; `faults` of the result is empty when every promise held."""
     started = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="anyseek-crash-") as home, Children() as children:
-        trial = Trial(Path(home), children, num_items, random.Random(seed))
+    with tempfile.TemporaryDirectory(prefix="anyseek-crash-") as home:
+        trial = Trial(Path(home), num_items, random.Random(seed))
         trial.measure()
         while trial.num_kills < num_rounds:
             trial.next_library()
@@ -75,7 +90,6 @@ class Trial:
     """Libraries that are filled under fire, and what they must become."""
 
     home: Path
-    children: "Children"
     num_items: int
     random: random.Random
     faults: list[str] = field(default_factory=list)
@@ -90,11 +104,9 @@ class Trial:
         self.seconds: dict[str, dict[str, float]] = {}
         for state in STATES:
             folder = self.folder(state)
-            with self.children.take() as worker:
-                worker.send(do="index", library=str(self.home / "reference"), folder=str(folder))
-                events = worker.wait()
+            events = Child(do_index, library=self.home / "reference", folder=folder).wait()
             self.seconds[state] = events[-1]["seconds"]
-            self.expected[state] = self.ask("dump", self.home / "reference")
+            self.expected[state] = ask(do_dump, library=self.home / "reference")
 
     def folder(self, state: str) -> Path:
         """Put the folder into a state, with the same bytes and times whenever it is called."""
@@ -111,16 +123,17 @@ class Trial:
     def reach(self, state: str, num_rounds: int) -> None:
         """Index until the state is reached, killing on the way while rounds are left."""
         folder = self.folder(state)
+        reported: set[str] = set()
         done = False
         while not done:
             kill = self.num_kills < num_rounds
-            with self.children.take() as worker:
-                worker.send(do="index", library=str(self.library), folder=str(folder))
-                events = self.shoot(worker, self.seconds[state]) if kill else worker.wait()
+            worker = Child(do_index, library=self.library, folder=folder)
+            events = self.shoot(worker, self.seconds[state]) if kill else worker.wait()
             done = bool(events) and events[-1]["event"] == "report"
-            reported = sorted({id_ for event in events for id_ in event.get("ids", [])})
-            self.note(self.ask("check", self.library, folder=str(folder), reported=reported))
-        found = self.ask("dump", self.library)
+            reported |= {id_ for event in events for id_ in event.get("ids", [])}
+            faults = ask(do_check, library=self.library, folder=folder, reported=reported)
+            self.faults += [f"round {self.num_kills}: {fault}" for fault in faults]
+        found = ask(do_dump, library=self.library)
         self.num_compared += 1
         for key, value in self.expected[state].items():
             if found[key] != value:
@@ -138,7 +151,7 @@ class Trial:
             events = worker.wait(until="start")
             delay = self.random.uniform(0, 1.1 * seconds["index"])
         time.sleep(delay)
-        worker.process.kill()
+        os.kill(worker.pid, signal.SIGKILL)
         events += worker.wait()
         self.num_kills += 1
         stage = "index"
@@ -147,80 +160,51 @@ class Trial:
         self.killed_in[stage] += 1
         return events
 
-    def ask(self, what: str, library: Path, **arguments: Any) -> Any:
-        """Let a fresh process look at a library."""
-        with self.children.take() as child:
-            child.send(do=what, library=str(library), **arguments)
-            return child.wait()[-1]["answer"]
 
-    def note(self, faults: list[str]) -> None:
-        """Keep what is wrong."""
-        self.faults += [f"round {self.num_kills}: {fault}" for fault in faults]
+def ask(order: Callable[..., None], **arguments: Any) -> Any:
+    """Let a fresh process look at a library."""
+    return Child(order, **arguments).wait()[-1]["answer"]
 
 
 class Child:
-    """A process of its own, which has imported everything and does one thing when told."""
+    """A process of its own that carries out one order and tells of it, line by line.
 
-    def __init__(self) -> None:
-        command = [sys.executable, str(Path(__file__).resolve()), "--child"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    Forked from this one, which has imported everything and opened nothing: what takes time in a new
+    interpreter are the imports, and a kill during those shows nothing.
+    """
 
-    def send(self, **order: Any) -> None:
-        """Tell it what to do."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(order) + "\n")
-        self.process.stdin.close()
+    def __init__(self, order: Callable[..., None], **arguments: Any) -> None:
+        self._lines, write = os.pipe()
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.dup2(write, sys.stdout.fileno())
+            status = 1
+            try:
+                order(**arguments)
+                status = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        os.close(write)
+        self._stream = os.fdopen(self._lines)
 
     def wait(self, until: str | None = None) -> list[dict[str, Any]]:
         """Read its events up to one of that kind, or all until it ends."""
-        assert self.process.stdout is not None
         events: list[dict[str, Any]] = []
-        for line in self.process.stdout:
-            if not line.endswith("\n"):
-                break  # cut off by the kill: not said
+        for line in self._stream:
             events.append(json.loads(line))
             if events[-1]["event"] == until:
                 return events
-        if self.process.wait() > 0:
-            raise RuntimeError(f"A child failed with status {self.process.returncode}.")
+        self._stream.close()
+        status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        if status not in (0, -signal.SIGKILL):
+            raise RuntimeError(f"A child failed with status {status}.")
         return events
-
-
-class Children:
-    """Keeps one child ahead: its imports take longer than its work."""
-
-    def __enter__(self) -> "Children":
-        self._next = Child()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end(self._next)
-
-    @contextmanager
-    def take(self) -> Iterator[Child]:
-        """Give the child that is ready, for one order."""
-        child, self._next = self._next, Child()
-        try:
-            yield child
-        finally:
-            self._end(child)
-
-    @staticmethod
-    def _end(child: Child) -> None:
-        child.process.kill()
-        child.process.wait()
-        for pipe in (child.process.stdin, child.process.stdout):
-            assert pipe is not None
-            pipe.close()
 
 
 def write_pictures(folder: Path, num_items: int, *, changed: bool) -> None:
     """Small pictures, captions, attributes, a few broken: the same bytes and times for the same state."""
-    import os
-
-    import numpy as np
-    from PIL import Image
-
     folder.mkdir(parents=True)
     for i in range(num_items + (num_items // 10 if changed else 0)):
         if changed and i % 11 == 3:
@@ -240,37 +224,18 @@ def write_pictures(folder: Path, num_items: int, *, changed: bool) -> None:
             os.utime(file, ns=(10**18, 10**18 + version))
 
 
-def child() -> int:
-    """Wait for an order, and carry it out."""
-    from anyseek.indexer import FolderSource, Indexer  # noqa: F401 (imported before the clock runs)
-    from anyseek.indexer.jobs import JobRun  # noqa: F401
-    from anyseek.storage import Store
-    from stand_in import StandInModel  # noqa: F401
-
-    assert Store.open
-    order = json.loads(sys.stdin.readline() or "null")
-    if order is None:
-        return 0
-    {"index": do_index, "check": do_check, "dump": do_dump}[order.pop("do")](**order)
-    return 0
-
-
 def tell(event: str, **fields: Any) -> None:
     # One write of a whole line: what the parent reads was said before the kill.
     sys.stdout.write(json.dumps({"event": event, **fields}) + "\n")
     sys.stdout.flush()
 
 
-def do_index(library: str, folder: str) -> None:
+def do_index(library: Path, folder: Path) -> None:
     """Index as any program would, reporting ids as they are committed."""
-    from anyseek.indexer import FolderSource, Indexer
-    from anyseek.storage import Store
-    from stand_in import StandInModel
-
     model = StandInModel(batch_sensitive=True)
     seen: dict[str, Any] = {"stage": "", "done": 0, "started": 0.0}
 
-    def watch(progress: Any) -> None:
+    def watch(progress: IndexProgress) -> None:
         if not seen["started"]:
             seen["started"] = time.perf_counter()
             tell("start")
@@ -283,13 +248,13 @@ def do_index(library: str, folder: str) -> None:
             tell("publish")
         seen["stage"] = progress.stage
 
-    with Store.open(Path(library), create=True) as store:
+    with Store.open(library, create=True) as store:
         source = FolderSource(folder)
         todo = expected_order(store, source)
         indexer = Indexer(
             store,
             model,
-            views=("joint", "rgb"),
+            views=VIEWS,
             batch_size=BATCH_SIZE,
             items_per_segment=ITEMS_PER_SEGMENT,
         )
@@ -298,12 +263,8 @@ def do_index(library: str, folder: str) -> None:
     tell("report", done=report.done, seconds=seconds)
 
 
-def expected_order(store: Any, source: Any) -> list[str]:
+def expected_order(store: Store, source: FolderSource) -> list[str]:
     """The ids that this run will commit, in order: those that can be read and are not stored as they are."""
-    from anyseek.errors import NotFoundError
-    from anyseek.indexer.reading import ItemReader
-    from stand_in import StandInModel
-
     try:
         known = dict(store.catalog.signatures(COLLECTION))
     except NotFoundError:
@@ -313,19 +274,13 @@ def expected_order(store: Any, source: Any) -> list[str]:
     return [read.item.id for read in reads if read.inputs and known.get(read.item.id) != read.item.signature]
 
 
-def do_check(library: str, folder: str, reported: list[str]) -> None:
+def do_check(library: Path, folder: Path, reported: set[str]) -> None:
     """Look at the library as a search does."""
-    tell("answer", answer=list(faults_of(Path(library), folder, reported)))
+    tell("answer", answer=list(faults_of(library, folder, reported)))
 
 
-def faults_of(library: Path, folder: str, reported: list[str]) -> Iterator[str]:
-    from anyseek.errors import NotFoundError
-    from anyseek.indexer import FolderSource
-    from anyseek.indexer.reading import ItemReader
-    from anyseek.storage import Store
-    from anyseek.storage.generations import verify_generation
-    from stand_in import StandInModel
-
+def faults_of(library: Path, folder: Path, reported: set[str]) -> Iterator[str]:
+    """What is wrong with a library of which these items were reported as done."""
     if not (library / "catalog.db").exists():
         if reported:
             yield "items were reported, and there is no library"
@@ -348,50 +303,44 @@ def faults_of(library: Path, folder: str, reported: list[str]) -> Iterator[str]:
         ids = list(snapshot.item_ids)
         if len(set(ids)) != len(ids) or len(ids) != snapshot.collection.num_items:
             yield f"{len(ids)} items, {len(set(ids))} different, {snapshot.collection.num_items} counted"
-        if missing := set(reported) - set(ids):
+        if missing := reported - set(ids):
             yield f"reported and not there: {sorted(missing)}"
         reader = ItemReader(StandInModel(), store.assets, "check")
         reads = {item.id: reader.read(item) for item in FolderSource(folder).scan()}
-        yield from rows_faults(snapshot, reads, ids, set(reported))
+        yield from rows_faults(snapshot, reads, ids, reported)
 
 
-def rows_faults(snapshot: Any, reads: Any, ids: list[str], reported: set[str]) -> Iterator[str]:
+def rows_faults(
+    snapshot: Snapshot, reads: dict[str, ReadItem], ids: list[str], reported: set[str]
+) -> Iterator[str]:
     """Search for every item by its own content, in each view and space."""
-    import numpy as np
-    from stand_in import StandInModel
-
     model = StandInModel()
-    for view in ("joint", "rgb"):
+    for view in VIEWS:
         ordinals = snapshot.items_of(view, np.arange(snapshot.num_rows(view)))
         if len(set(ordinals.tolist())) != len(ordinals):
             yield f"view {view} shows an item twice"
-        wanted = [id_ for id_ in ids if id_ in reads and (view == "joint" or view in reads[id_].inputs)]
-        inputs = [reads[id_].inputs if view == "joint" else {view: reads[id_].inputs[view]} for id_ in wanted]
-        wanted = [id_ for id_, given in zip(wanted, inputs, strict=True) if given]
-        inputs = [given for given in inputs if given]
-        if not inputs or not snapshot.num_rows(view):
+        readable = {id_: reads[id_].inputs for id_ in ids if id_ in reads and reads[id_].inputs}
+        if view != "joint":
+            readable = {id_: {view: inputs[view]} for id_, inputs in readable.items() if view in inputs}
+        if not readable:
             continue
-        for space, embedded in model.embedder.embed(inputs).items():
+        for space, embedded in model.embedder.embed(list(readable.values())).items():
             matches = snapshot.search(space, view, embedded.vectors, 3)
-            for id_, scores, rows in zip(wanted, matches.scores, matches.rows, strict=True):
-                rows = rows[rows >= 0]
-                found = [snapshot.item_ids[int(i)] for i in snapshot.items_of(view, rows)]
+            for id_, scores, rows in zip(readable, matches.scores, matches.rows, strict=True):
+                found = [snapshot.item_ids[int(i)] for i in snapshot.items_of(view, rows[rows >= 0])]
                 if len(set(found)) != len(found):
                     yield f"search shows an item twice: {found}"
                 # An old version may stand until the item is indexed again, but not once that was reported.
-                if id_ in reported and (found[0] != id_ or scores[0] < 0.98):
-                    yield f"{id_} is not found by itself in {view}/{space}: {found[0]} at {scores[0]:.3f}"
+                if id_ in reported and (found[:1] != [id_] or scores[0] < 0.98):
+                    yield f"{id_} is not found by itself in {view}/{space}: {found[:1]} at {scores[0]:.3f}"
 
 
-def do_dump(library: str) -> None:
+def do_dump(library: Path) -> None:
     """All that an uninterrupted run must give as well, without names that are drawn anew each time."""
-    import numpy as np
-    from anyseek.storage import Store
-
-    with Store.open(Path(library)) as store:
+    with Store.open(library) as store:
         snapshot = store.snapshot(COLLECTION)
         rows: dict[str, str] = {}
-        for view in ("joint", "rgb"):
+        for view in VIEWS:
             numbers = np.arange(snapshot.num_rows(view))
             spaces = [space.name for space in snapshot.collection.spaces]
             vectors = [snapshot.vectors(space, view, numbers) for space in spaces]
