@@ -102,7 +102,7 @@ def test_the_catalog_of_a_newer_anyseek_is_refused(store: Store) -> None:
     with sqlite3.connect(store.path / "catalog.db") as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
     connection.close()
-    with pytest.raises(StorageError, match="newer anyseek.*9999.*Upgrade") as caught:
+    with pytest.raises(StorageError, match=r"newer anyseek.*9999.*Upgrade") as caught:
         Store.open(store.path, create=True)
     assert caught.value.code == "storage.newer"
 
