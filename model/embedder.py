@@ -209,7 +209,9 @@ class SpaceDecoder:
         outside = probabilities.cumsum(-1) - probabilities > TOP_P
         running = (sorted_logits / TEMPERATURE).masked_fill(outside, -torch.inf).softmax(-1).cumsum(-1)
         # One number per token, the same for every item: a draw depends on an item's logits and the seed.
-        uniform = np.random.default_rng((seed % 2**64, self._random_stream)).random(logits.shape[1])
+        uniform = np.random.default_rng((abs(seed), int(seed < 0), self._random_stream)).random(
+            logits.shape[1]
+        )
         threshold = torch.from_numpy(uniform).to(running) * running[..., -1]
         choice = (running <= threshold[..., None]).sum(-1, keepdim=True)
         return order.gather(-1, choice.clamp(max=order.shape[-1] - 1))[..., 0]

@@ -1,0 +1,252 @@
+"""Vectors do not depend on the batch, the order or the time of day."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anyseek.errors import InputError, ModelError
+from anyseek.model import Embeddings, Model, load_model
+from anyseek.model.checkpoint import load_fourm
+from anyseek.model.embedder import Decoding, SpaceDecoder
+from anyseek.model.modalities import get_modality
+from anyseek.model.prediction import PaddedPredictor
+from anyseek.model.ragged import RaggedPredictor
+from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
+
+TARGETS = ("tok_dinov2_global", "tok_imagebind_global")
+VARIANTS = {
+    "swiglu": {},
+    "biases": {
+        "act_layer": "GELU",
+        "gated_mlp": False,
+        "qkv_bias": True,
+        "proj_bias": True,
+        "mlp_bias": True,
+        "norm_bias": True,
+    },
+    "registers": {"num_register_tokens": 3},
+}
+
+Item = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module", params=["float32", "bfloat16"])
+def model(bundle: Path, request: pytest.FixtureRequest) -> Model:
+    return load_model(bundle, device="cpu", dtype=request.param)
+
+
+@pytest.fixture(scope="module")
+def exact(bundle: Path) -> Model:
+    return load_model(bundle, device="cpu", dtype="float32")
+
+
+def sample_items(model: Model) -> list[Item]:
+    """Items with all kinds of subsets, from one token to everything."""
+    random = np.random.default_rng(0)
+    read = model.embedder.read
+
+    def rgb() -> np.ndarray:
+        return read("rgb", random.integers(0, 256, (40, 50, 3), np.uint8))
+
+    boxes = read("det", [{"box": [0.1, 0.2, 0.5, 0.9], "label": "dog"}])
+    return [
+        {"rgb": rgb()},
+        {"caption": read("caption", "a red dog")},
+        {"caption": read("caption", "dog")},
+        {"rgb": rgb(), "caption": read("caption", "a small red cube stands behind a dog " * 40)},
+        {
+            "color_palette": read("color_palette", ["#102030"]),
+            "metadata": read("metadata", {"brightness": 9}),
+        },
+        {"det": boxes},
+        {"metadata": read("metadata", {"contrast": 50}), "det": boxes, "rgb": rgb()},
+        {"rgb": rgb()},
+    ]
+
+
+def assert_same(a: Embeddings, b: Embeddings, cosine: float) -> None:
+    assert (a.vectors * b.vectors).sum(1).min() >= cosine
+
+
+@pytest.mark.parametrize("decoding", ["soft", "argmax", "sample"])
+def test_batch_equals_one_by_one(model: Model, decoding: Decoding) -> None:
+    items = sample_items(model)
+    together = model.embedder.embed(items, decoding=decoding)
+    for i, item in enumerate(items):
+        alone = model.embedder.embed([item], decoding=decoding)
+        for space, found in together.items():
+            assert found.vectors[i] @ alone[space].vectors[0] >= 0.99999
+            assert (found.tokens[i] == alone[space].tokens[0]).all()
+
+
+def test_order_of_items_and_of_modalities_plays_no_part(model: Model) -> None:
+    items = sample_items(model)
+    forth = model.embedder.embed(items)
+    back = model.embedder.embed([dict(reversed(item.items())) for item in reversed(items)])
+    for space, found in forth.items():
+        assert (found.vectors * back[space].vectors[::-1]).sum(1).min() >= 0.99999
+
+
+def test_the_same_call_gives_the_same_bits(model: Model) -> None:
+    items = sample_items(model)
+    for decoding in ("soft", "sample"):
+        a, b = (model.embedder.embed(items, decoding=decoding, log_probs=True) for _ in range(2))
+        for space in a:
+            assert (a[space].vectors == b[space].vectors).all()
+            assert (a[space].tokens == b[space].tokens).all()
+            assert (a[space].log_probs == b[space].log_probs).all()
+
+
+def test_shapes_types_and_lengths(model: Model) -> None:
+    items = sample_items(model)
+    found = model.embedder.embed(items, log_probs=True)
+    assert list(found) == list(model.spaces) == ["dinov2_global", "imagebind_global"]
+    for space, embeddings in found.items():
+        shape = model.spaces[space]
+        assert embeddings.vectors.shape == (len(items), shape.dim)
+        assert embeddings.vectors.dtype == np.float32
+        assert np.allclose(np.linalg.norm(embeddings.vectors, axis=1), 1, atol=1e-5)
+        assert embeddings.tokens.shape == (len(items), shape.num_tokens)
+        assert embeddings.tokens.dtype == np.uint16
+        assert embeddings.log_probs is not None
+        assert embeddings.log_probs.shape == (len(items), shape.num_tokens, shape.codebook_size)
+        assert np.allclose(np.exp(embeddings.log_probs).sum(-1), 1, atol=1e-4)
+        assert (embeddings.log_probs.argmax(-1) == embeddings.tokens).all()
+
+
+def test_every_modality_changes_the_vector(exact: Model) -> None:
+    items = sample_items(exact)
+    whole = exact.embedder.embed([items[6]])["dinov2_global"].vectors
+    for name in items[6]:
+        rest = {key: value for key, value in items[6].items() if key != name}
+        assert (exact.embedder.embed([rest])["dinov2_global"].vectors @ whole.T).item() < 0.9999
+
+
+def test_no_items_give_no_vectors(model: Model) -> None:
+    for space, found in model.embedder.embed([], log_probs=True).items():
+        assert found.vectors.shape == (0, model.spaces[space].dim)
+        assert found.tokens.shape == (0, 16)
+        assert found.log_probs is not None
+        assert found.log_probs.shape == (0, 16, 32)
+
+
+def test_bfloat16_stays_close_to_float32(bundle: Path, exact: Model) -> None:
+    items = sample_items(exact)
+    half = load_model(bundle, device="cpu", dtype="bfloat16")
+    for space, found in half.embedder.embed(items).items():
+        assert_same(found, exact.embedder.embed(items)[space], 0.999)
+
+
+def test_soft_decoding_expects_what_argmax_picks_under_certainty(exact: Model) -> None:
+    items = sample_items(exact)
+    soft, picked = (exact.embedder.embed(items, decoding=decoding) for decoding in ("soft", "argmax"))
+    for space in soft:
+        assert (soft[space].tokens == picked[space].tokens).all()
+        assert not np.allclose(soft[space].vectors, picked[space].vectors)
+
+
+def space_decoder() -> SpaceDecoder:
+    torch.manual_seed(3)
+    mlp = "BottleneckMLP/B_1-Wi_32"
+    tokenizer = VQVAE(TokenizerConfig(8, mlp, mlp, codebook_size=32, num_codebooks=16, latent_dim=64)).eval()
+    return SpaceDecoder("dinov2_global", get_modality("tok_dinov2_global", vocab_size=32), tokenizer)
+
+
+def test_certain_tokens_decode_alike_in_every_way() -> None:
+    decoder = space_decoder()
+    logits = torch.zeros(3, 16, 32)
+    logits.scatter_(2, torch.randint(32, (3, 16, 1)), 100.0)
+    with torch.inference_mode():
+        soft, picked, drawn = (decoder(logits, way, False, 5) for way in ("soft", "argmax", "sample"))
+    assert np.allclose(soft.vectors, picked.vectors, atol=1e-6)
+    assert (drawn.vectors == picked.vectors).all()
+
+
+def test_samples_follow_temperature_and_top_p() -> None:
+    decoder = space_decoder()
+    probabilities = torch.tensor([0.45, 0.40, 0.10, *[0.05 / 29] * 29])
+    logits = probabilities.log().expand(1, 16, 32)
+    with torch.inference_mode():
+        tokens = np.concatenate([decoder(logits, "sample", False, seed).tokens for seed in range(200)])
+    # Top-p 0.8 keeps the first two; temperature 0.1 raises their odds to the tenth power.
+    expected = 1 / (1 + (0.40 / 0.45) ** 10)
+    assert set(np.unique(tokens)) == {0, 1}
+    assert abs((tokens == 0).mean() - expected) < 0.03
+
+
+def test_seeds_give_different_samples() -> None:
+    flat = torch.zeros(1, 16, 32)
+    decoder = space_decoder()
+    with torch.inference_mode():
+        drawn = {decoder(flat, "sample", False, seed).tokens.tobytes() for seed in (-1, 0, 1, 2**70)}
+    assert len(drawn) == 4
+
+
+def test_unknown_things_are_named(exact: Model) -> None:
+    embed = exact.embedder.embed
+    item = {"caption": exact.embedder.read("caption", "dog")}
+    with pytest.raises(ModelError, match="soft, argmax, sample"):
+        embed([item], decoding="best")  # pyright: ignore
+    with pytest.raises(ModelError, match=r"Item 1 has 'depth'.* rgb, caption"):
+        embed([item, {"depth": np.zeros((2, 2))}])
+    with pytest.raises(InputError, match="Item 1 has nothing"):
+        embed([item, {}])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"rgb": np.zeros((31, 32, 3), np.uint8)},
+        {"rgb": np.zeros((32, 32, 3), np.float32)},
+        {"caption": np.zeros(0, np.int32)},
+        {"caption": np.zeros(257, np.int32)},
+        {"caption": np.zeros((1, 5), np.int32)},
+        {"caption": np.zeros(5)},
+        {"caption": np.array([10**6])},
+        {"caption": np.array([-1])},
+    ],
+)
+def test_arrays_that_read_would_not_give_are_refused(exact: Model, item: Item) -> None:
+    with pytest.raises(InputError, match="Item 0, "):
+        exact.embedder.embed([item])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_ragged_pass_computes_what_the_model_does(
+    make_bundle: Callable[..., Path], tmp_path: Path, variant: str, dtype: torch.dtype
+) -> None:
+    folder = make_bundle(tmp_path / variant, **VARIANTS[variant])
+    names = {"rgb": "rgb@32"}
+    read_items = sample_items(load_model(folder, device="cpu", dtype="float32"))
+    items = [{names.get(key, key): value for key, value in item.items()} for item in read_items]
+    reference = load_fourm(folder / "fourm.safetensors")
+    fourm = load_fourm(folder / "fourm.safetensors", dtype=dtype)
+    with torch.inference_mode():
+        expected = PaddedPredictor(reference, TARGETS)(items)
+        for predictor in (PaddedPredictor, RaggedPredictor):
+            found = predictor(fourm, TARGETS)(items)
+            for target in TARGETS:
+                error = (found[target] - expected[target]).abs().max() / expected[target].std()
+                assert error < (1e-4 if dtype == torch.float32 else 0.15)
+
+
+def test_one_space_gives_the_same_vectors_as_two(bundle: Path, exact: Model) -> None:
+    items = sample_items(exact)
+    alone = load_model(bundle, spaces=["imagebind_global"], device="cpu", dtype="float32")
+    found = alone.embedder.embed(items)
+    assert list(found) == ["imagebind_global"]
+    assert_same(found["imagebind_global"], exact.embedder.embed(items)["imagebind_global"], 0.99999)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_gives_the_vectors_of_the_processor(bundle: Path, exact: Model) -> None:
+    items = sample_items(exact)
+    expected = exact.embedder.embed(items)
+    for dtype, cosine in (("float32", 0.9999), ("bfloat16", 0.999)):
+        found = load_model(bundle, device="cuda", dtype=dtype).embedder.embed(items)
+        for space in expected:
+            assert_same(found[space], expected[space], cosine)
