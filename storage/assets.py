@@ -36,7 +36,11 @@ class AssetFiles:
         if isinstance(content, bytes):
             content = BytesIO(content)
         start = content.tell()
-        sha256 = hashlib.file_digest(content, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        # Not `file_digest`: it hashes all of a BytesIO, wherever it stands.
+        digest = hashlib.sha256()
+        while block := content.read(_BLOCK):
+            digest.update(block)
+        sha256 = digest.hexdigest()
         path = self._path(sha256)
         if path.is_file() and sha256_of(path) == sha256:
             return sha256

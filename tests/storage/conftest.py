@@ -1,5 +1,6 @@
 """Small collections whose vectors follow from item, view and version: any test can tell what is right."""
 
+import os
 import shutil
 import zlib
 from collections.abc import Iterator, Sequence
@@ -78,6 +79,12 @@ class Samples:
         if matches.rows[0, 0] < 0 or matches.scores[0, 0] < 0.99:
             return False
         return snapshot.item_ids[snapshot.items_of(view, matches.rows[0])[0]] == item
+
+
+@pytest.fixture(autouse=True)
+def unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test cuts the power, and waiting for the disk would take most of their time."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture(scope="session")
