@@ -6,6 +6,7 @@ integers and booleans exactly.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,10 @@ from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
 from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
 from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
-from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
+from anyseek.model.tokenizers.build import build_tokenizer, parse_tokenizer_config
+from anyseek.model.tokenizers.diffusion import Diffusion, alphas_cumprod, sampling_times
+from anyseek.model.tokenizers.divae import DiVAE
+from anyseek.model.tokenizers.image import VQVAE, VectorQuantized
 from anyseek.model.tokenizers.sequences import (
     METADATA,
     Box,
@@ -40,6 +44,7 @@ from anyseek.model.tokenizers.sequences import (
 )
 from anyseek.model.tokenizers.spans import empty_sequence, mask_spans, merge_spans, text_condition
 from anyseek.model.tokenizers.text import TextTokenizer
+from anyseek.model.tokenizers.values import decoded_values
 from anyseek.model.tokens import Tokens
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -48,8 +53,6 @@ from torch import Tensor, nn
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 
-NO_VIT = "ViT tokenizers are not built yet"
-NO_DIFFUSION = "diffusion tokenizers are not built yet"
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
 NO_POSES = "the human pose modality is not built yet"
 NO_SAM = "the SAM instance modality is not built yet"
@@ -101,7 +104,7 @@ def cases_of(path: Path) -> Iterator[Case]:
         for key, value in read_json(path).items():
             yield Case(f"schedules/{key}", lambda key=key, value=value: check_schedules(key, value))
     elif name == "schedulers.npz":
-        yield from (Case(f"schedulers/{key}", None, NO_DIFFUSION) for key in groups(path))
+        yield from scheduler_cases(path)
     elif name == "generation.npz":
         yield from generation_cases(path)
     elif kind in MODEL_KINDS and path.suffix == ".safetensors":
@@ -293,58 +296,208 @@ def head_of(model: FourM, name: str) -> nn.Module:
 
 
 def tokenizer_cases(path: Path) -> Iterator[Case]:
+    yield Case(f"{path.stem}/weights", lambda: check_whole_tokenizer_loads(path))
     recorded = path.with_suffix(".npz")
-    with safe_open(path, "pt") as file:
-        enc_type = (file.metadata() or {}).get("enc_type", "")
-    missing = "" if enc_type.startswith("BottleneckMLP") else NO_VIT
-    yield Case(f"{path.stem}/weights", lambda: check_whole_tokenizer_loads(path), missing)
+    for group in run_groups(recorded):
+        name = f"{path.stem}/{group.removesuffix('/') or 'run'}"
+        yield Case(name, lambda group=group: check_tokenizer(path, under(arrays(recorded), group)))
+
+
+def diffusion_cases(path: Path) -> Iterator[Case]:
+    yield Case(f"{path.stem}/weights", lambda: check_whole_tokenizer_loads(path))
+    recorded = path.with_suffix(".npz")
+    for group in run_groups(recorded):
+        for part, check in {"denoise": check_denoiser, "ddim": check_ddim}.items():
+            yield Case(
+                f"{path.stem}/{group}{part}",
+                lambda group=group, check=check: check(path, under(arrays(recorded), group)),
+            )
+
+
+def run_groups(recorded: Path) -> list[str]:
+    """Prefixes under which a run was recorded: '' for one in the archive's root."""
     if not recorded.exists():
-        return
-    for group in groups(recorded) or [""]:
-        name = f"{path.stem}/{group or 'run'}"
-        yield Case(name, lambda group=group: check_tokenizer(path, recorded, group), missing)
+        return []
+    with np.load(recorded) as data:
+        return sorted(key.removesuffix("x") for key in data.files if key == "x" or key.endswith("/x"))
 
 
 def check_whole_tokenizer_loads(path: Path) -> None:
-    state = load_tokenizer(path).state_dict()
-    stored = load_file(path)
-    assert set(state) == set(stored)
-    for name, tensor in stored.items():
-        assert torch.equal(state[name], tensor.float()), name
-
-
-def check_tokenizer(path: Path, recorded: Path, group: str) -> None:
     model = load_tokenizer(path)
-    data = under(arrays(recorded), f"{group}/" if group else "")
-    found: dict[str, Tensor] = {}
-    with torch.no_grad():
-        if "x" in data:
-            found |= run_tokenizer(model, torch.from_numpy(data.pop("x")))
-        if "free_tokens" in data:
-            found["free_decoded"] = model.decode(torch.from_numpy(data.pop("free_tokens")))
+    state = model.state_dict()
+    with safe_open(path, "pt") as file:
+        stored = set(file.keys())
+        assert stored <= set(state)
+        assert set(state) - stored <= {*model.tied_keys(), *model.tied_keys().values()}
+        for name in stored:
+            assert torch.equal(state[name], file.get_tensor(name).float()), name
+
+
+@torch.no_grad()
+def check_tokenizer(path: Path, data: dict[str, np.ndarray]) -> None:
+    model = load_tokenizer(path)
+    assert isinstance(model, VQVAE)
+    values = torch.from_numpy(data.pop("x"))
+    found = encoded_stages(model, values)
+    decoded = model.decode(found["tokens"])
+    assert torch.equal(model(values).values, decoded)
+    found |= {
+        "decoded": decoded,
+        "argmax": decoded_values("semseg", decoded),
+        "mask_prob": decoded_values("sam_instance", decoded),
+        "tokens_flat16": found["tokens"].flatten(1),
+    }
+    if "free_tokens" in data:
+        found["free_decoded"] = model.decode(torch.from_numpy(data.pop("free_tokens")))
     if "free_pose_matrices" in data:
         count = len(data["free_pose_matrices"])
         found["free_pose_matrices"] = found["free_decoded"][:count].reshape(count, 23, 3, 3)
     assert_all_agree(found, data)
 
 
-def run_tokenizer(model: VQVAE, values: Tensor) -> dict[str, Tensor]:
-    """Every stage by its recorded name."""
+def encoded_stages(model: VectorQuantized, values: Tensor) -> dict[str, Tensor]:
+    """Every stage of encoding by its recorded name."""
     latent, ids = model.latent(values), model.encode(values)
-    quantized, decoded = model.quantize(latent), model(values)
-    assert torch.equal(decoded.ids, ids)
     return {
-        "encoder_out": model.encoder(values.movedim(1, -1)).movedim(-1, 1),
+        "encoder_out": model.features(values).movedim(-1, 1),
         "latent": latent.movedim(-1, 1),
-        "quant": quantized.codes.movedim(-1, 1),
+        "quant": model.quantize(latent).codes.movedim(-1, 1),
         "tokens": ids,
-        "embedding_from_tokens": model.quantize.look_up(ids.movedim(1, -1)).movedim(-1, 1),
-        "decoded": decoded.values,
+        "embedding_from_tokens": model.look_up(ids),
     }
 
 
-def diffusion_cases(path: Path) -> Iterator[Case]:
-    yield Case(path.stem, None, NO_DIFFUSION)
+@torch.no_grad()
+def check_denoiser(path: Path, data: dict[str, np.ndarray]) -> None:
+    model = load_tokenizer(path)
+    assert isinstance(model, DiVAE)
+    given = {key: torch.from_numpy(data.pop(key)) for key in ("x", "noise", "t", "cond_mask") if key in data}
+    values, times = given["x"], given["t"]
+    found = encoded_stages(model, values)
+    noised = model.diffusion.add_noise(values, given["noise"], times)
+    found |= {
+        "x_noised": noised,
+        "denoiser_out": model(values, noised, times).values,
+        "denoiser_out_masked": model(values, noised, times, given.get("cond_mask")).values,
+    }
+    for name in data:
+        if name.startswith("denoiser_out_scalar_t"):
+            time = torch.tensor([int(name.removeprefix("denoiser_out_scalar_t"))])
+            found[name] = model.denoise(noised, time, found["quant"])
+    assert_all_agree(found, {key: data[key] for key in data if key != "init_noise" and "/" not in key})
+
+
+@torch.no_grad()
+def check_ddim(path: Path, data: dict[str, np.ndarray]) -> None:
+    model = load_tokenizer(path)
+    assert isinstance(model, DiVAE)
+    codes = model.look_up(torch.from_numpy(data["tokens"]))
+    start, recorded = torch.from_numpy(data["init_noise"]), under(data, "ddim/")
+    num_steps, num_times = int(recorded.pop("requested_steps")), model.diffusion.num_times
+    times, x, steps = sampling_times(num_steps, num_times), start, list[Tensor]()
+    for time in times:
+        output = model.denoise(x, torch.tensor([time]), codes)
+        x = model.diffusion.ddim_step(output, x, time, num_times // num_steps)
+        steps.append(x)
+
+    class Recorded:
+        def draw(self) -> Tensor:
+            return start
+
+    found = {
+        "timesteps": np.array(times),
+        "model_out_0": model.denoise(start, torch.tensor([times[0]]), codes),
+        "x_steps": torch.stack(steps),
+        "final": model.diffusion.sample(
+            lambda x, time: model.denoise(x, time, codes),
+            Recorded(),  # pyright: ignore[reportArgumentType]
+            num_steps,
+        ),
+    }
+    assert_all_agree(found, recorded)
+
+
+# --- diffusion schedules and steps
+
+
+def scheduler_cases(path: Path) -> Iterator[Case]:
+    with np.load(path) as data:
+        tables = [key for key in data.files if key.startswith("alphas_cumprod/")]
+        steps = sorted({"/".join(key.split("/")[:2]) for key in data.files if key.startswith("dd")})
+    for key in tables:
+        yield Case(f"schedulers/{key}", lambda key=key: check_table(arrays(path), key))
+    for key in steps:
+        if key != "ddpm/noise":
+            yield Case(f"schedulers/{key}", lambda key=key: check_steps(arrays(path), key))
+    yield Case("schedulers/add_noise", lambda: check_noising(arrays(path)))
+
+
+def check_table(data: dict[str, np.ndarray], key: str) -> None:
+    _, name, flag = key.split("/")
+    found = alphas_cumprod(name, len(data[key]), zero_terminal_snr=flag == "zsnr1")
+    assert_agrees(key, found, data[key])
+
+
+def agree_for_one_schedule(
+    data: dict[str, np.ndarray], check: Callable[[Callable[..., Diffusion]], None]
+) -> None:
+    """Steps do not name the schedule they were recorded with: it is one of those whose table is there."""
+    failures: list[str] = []
+    for key in (key for key in data if key.startswith("alphas_cumprod/")):
+        _, name, flag = key.split("/")
+        try:
+            check(
+                lambda *args, name=name, flag=flag, key=key: Diffusion(
+                    name, len(data[key]), flag == "zsnr1", *args
+                )
+            )
+        except AssertionError as error:
+            failures.append(f"{key}: {error}")
+        else:
+            return
+    raise AssertionError("no schedule agrees:\n" + "\n".join(failures))
+
+
+def check_steps(data: dict[str, np.ndarray], prefix: str) -> None:
+    sample, output = (torch.from_numpy(data[key]) for key in ("sample", "model_output"))
+    sampler, prediction = prefix.split("/")
+    runs = sorted(
+        key.removesuffix("timesteps") for key in data if key.startswith(prefix) and key.endswith("/timesteps")
+    )
+
+    def check(diffusion_of: Callable[..., Diffusion]) -> None:
+        for run in runs:
+            times, clip = data[f"{run}timesteps"], "thr1" in run or "clip1" in run
+            diffusion = diffusion_of(prediction, clip, sampler)
+            spacing, count = "leading", len(times)
+            if sampler == "ddim":
+                match = re.fullmatch(r"([a-z]+)(\d+)", run.split("/")[-2])
+                assert match is not None
+                spacing, count = match[1], int(match[2])
+            assert sampling_times(count, diffusion.num_times, spacing) == times.tolist()
+            stride = diffusion.num_times // count
+            for key in (key for key in data if key.startswith(f"{run}step")):
+                time = int(times[int(key.removeprefix(f"{run}step"))])
+                if sampler == "ddim":
+                    found = diffusion.ddim_step(output, sample, time, stride)
+                else:
+                    noise = torch.from_numpy(data[f"{sampler}/noise"])
+                    found = diffusion.ddpm_step(output, sample, time, stride, noise)
+                assert_agrees(key, found, data[key])
+
+    assert runs
+    agree_for_one_schedule(data, check)
+
+
+def check_noising(data: dict[str, np.ndarray]) -> None:
+    sample, other, times = (torch.from_numpy(data[key]) for key in ("sample", "model_output", "add_noise_t"))
+
+    def check(diffusion_of: Callable[..., Diffusion]) -> None:
+        diffusion = diffusion_of("sample", False, "ddim")
+        assert_agrees("add_noise", diffusion.add_noise(sample, other, times), data["add_noise"])
+        assert_agrees("get_velocity", diffusion.velocity(sample, other, times), data["get_velocity"])
+
+    agree_for_one_schedule(data, check)
 
 
 MODEL_KINDS = {"fm": fourm_cases, "tok": tokenizer_cases, "divae": diffusion_cases}
@@ -352,12 +505,7 @@ MODEL_KINDS = {"fm": fourm_cases, "tok": tokenizer_cases, "divae": diffusion_cas
 
 def key_cases(path: Path) -> Iterator[Case]:
     for name, entry in read_json(path).items():
-        missing = ""
-        if entry["cls"] == "DiVAE":
-            missing = NO_DIFFUSION
-        elif entry["cls"] != "FM" and not entry["config"].get("enc_type", "").startswith("BottleneckMLP"):
-            missing = NO_VIT
-        yield Case(f"checkpoint_keys/{name}", lambda entry=entry: check_keys(entry), missing)
+        yield Case(f"checkpoint_keys/{name}", lambda entry=entry: check_keys(entry))
 
 
 def check_keys(entry: dict[str, Any]) -> None:
@@ -365,7 +513,7 @@ def check_keys(entry: dict[str, Any]) -> None:
         if entry["cls"] == "FM":
             model = FourM(FourMConfig.parse(entry["config"]))
         else:
-            model = VQVAE(TokenizerConfig.parse(entry["config"]))
+            model = build_tokenizer(parse_tokenizer_config(entry["config"]))
     parameters = dict(model.named_parameters(remove_duplicate=False))
     state = model.state_dict()
     found = {
@@ -375,7 +523,7 @@ def check_keys(entry: dict[str, Any]) -> None:
     recorded = {name: (shape, dtype, kind == "param") for name, shape, dtype, kind in entry["state"]}
     assert found == recorded
     layers = ("encoder_embeddings.", "decoder_embeddings.")
-    inner = [parameter for name, parameter in parameters.items() if not name.startswith(layers)]
+    inner = [parameter for name, parameter in model.named_parameters() if not name.startswith(layers)]
     assert sum(p.numel() for p in model.parameters()) == entry["n_params"]
     assert sum(p.numel() for p in inner) == entry["n_params_non_embedding"]
     assert sum(t.numel() * t.itemsize for t in state.values()) == entry["state_bytes"]
