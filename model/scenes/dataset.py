@@ -18,6 +18,10 @@ from .describe import attributes, boxes, caption, metadata, palette
 from .render import MAX_DEPTH, Rendering, render
 from .scene import Scene, Split
 
+CAPTION_DETAIL = 0.85
+"""Chance that a caption mentions a thing or one of its properties. People leave out what goes without saying;
+a caption that says everything would leave nothing for another modality to add."""
+
 # Starting a process costs about a second: not worth it for less.
 _MIN_PER_WORKER = 50
 
@@ -37,13 +41,12 @@ class SceneRecord:
 def describe_scene(scene: Scene, size: int = 96, rendering: int = 0) -> SceneRecord:
     """Render a scene and gather everything known about the result."""
     image = render(scene, size, rendering)
-    text = caption(scene, scene.rng(f"caption{rendering}"))
     return SceneRecord(
         rendering=image,
-        caption=text,
+        caption=caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
         boxes=boxes(scene, image),
         palette=palette(image.rgb),
-        metadata=metadata(scene, image, text),
+        metadata=metadata(scene, image),
         attributes=attributes(scene),
     )
 

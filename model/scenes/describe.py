@@ -95,19 +95,30 @@ def palette(rgb: NDArray[np.uint8], num_colors: int = 7) -> list[str]:
     return ["#{:02x}{:02x}{:02x}".format(*np.round(centres[order[i]]).astype(int)) for i in sorted(table)]
 
 
-def metadata(scene: Scene, rendering: Rendering, text: str) -> dict[str, float | int]:
-    """Measure an image and its scene under the names of 4M-21's metadata (arXiv 2406.09406)."""
+def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dict[str, float | int]:
+    """Measure an image and its scene under the names of 4M-21's metadata (arXiv 2406.09406).
+
+    Args:
+        scene: for what the pixels do not tell.
+        rendering: of that scene.
+        text: also measure this caption.
+    """
     rgb = rendering.rgb.astype(np.float32)
     grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     seen = [item for item, share in zip(scene.objects, rendering.visible, strict=True) if share > 0.05]
     shares = np.bincount(rendering.semseg.ravel(), minlength=len(SEMSEG_CLASSES)) / rendering.semseg.size
     hidden = [1 - share for share in rendering.visible]
+    words: dict[str, float | int] = {}
+    if text is not None:
+        words = {
+            "caption_n_chars": len(text),
+            "caption_n_words": len(text.split()),
+            "caption_n_sentences": 1,
+        }
     return {
         "original_width": rgb.shape[1],
         "original_height": rgb.shape[0],
-        "caption_n_chars": len(text),
-        "caption_n_words": len(text.split()),
-        "caption_n_sentences": 1,
+        **words,
         "n_humans": 0,
         "n_sam_instances": len(seen),
         "n_coco_instances": len(seen),

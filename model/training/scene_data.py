@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..scenes import Scene, caption, describe_scene
+from ..scenes import Scene, caption, describe_scene, metadata
 from ..scenes.scene import Split
 
 SCENES_PER_SHARD = 250
@@ -89,13 +89,14 @@ def _write_shard(folder: Path, split: Split, seed: int, size: int, num_scenes: i
         for rendering in range(NUM_RENDERINGS):
             record = describe_scene(scene, size, rendering)
             rgb[row, rendering] = record.rendering.rgb
+            whole = caption(scene, scene.rng(f"caption{rendering}"))
             rng = scene.rng(f"more captions{rendering}")
             views.append(
                 {
-                    "captions": [record.caption, caption(scene, rng), caption(scene, rng, detail=0.7)],
+                    "captions": [whole, caption(scene, rng), caption(scene, rng, detail=0.7)],
                     "boxes": record.boxes,
                     "palette": record.palette,
-                    "metadata": record.metadata,
+                    "metadata": metadata(scene, record.rendering, whole),
                     "visible": record.rendering.visible,
                 }
             )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from ..scenes import SHAPES
 from ..scenes.scene import Split
 from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
+from .benchmark import QUERIES, benchmark
 from .bundle import write_bundle, write_card
 from .evaluate import Predicted, predict_all, ranks, scores
 from .mixture import Component, Phase
@@ -44,21 +45,8 @@ TARGETS = tuple(f"tok_{space}" for space in SPACES)
 TEXT_TOKENIZER = "text_tokenizer.json"
 _NUM_EVALUATED = 1000
 
-# What each line of the table of measurements is asked with.
-QUERIES: Mapping[str, tuple[str, ...]] = {
-    "rgb": ("rgb",),
-    "caption": ("caption",),
-    "det": ("det",),
-    "color_palette": ("color_palette",),
-    "metadata": ("metadata",),
-    "caption+color_palette": ("caption", "color_palette"),
-    "caption+metadata": ("caption", "metadata"),
-    "caption+det": ("caption", "det"),
-    "color_palette+metadata": ("color_palette", "metadata"),
-    "color_palette+det": ("color_palette", "det"),
-    "det+metadata": ("det", "metadata"),
-    "rgb+caption": ("rgb", "caption"),
-}
+# Asked at every checkpoint.
+_WATCHED = ("rgb", "caption", "det", "color_palette", "metadata", "caption+color_palette", "caption+metadata")
 
 _OTHERS = {"det": 0.5, "color_palette": 0.5, "metadata": 0.5}
 _ANY = Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7)
@@ -95,6 +83,7 @@ class ScenesRecipe:
 
     num_scenes: int = 17_000
     num_validation: int = 2_000
+    num_benchmark: int = 1_000
     seed: int = 0
     size: int = 96
     patch_size: int = 16
@@ -268,50 +257,26 @@ class ScenesRun:
 
     def train(self) -> None:
         """Train 4M to the end."""
-        self.trainer().run(self.evaluator(tuple(QUERIES)[:7]))
+        self.trainer().run(self.evaluate)
 
-    def evaluator(
-        self, queries: tuple[str, ...], num: int = _NUM_EVALUATED
-    ) -> Callable[[FourM], dict[str, float]]:
-        """Return a function that measures R@1 of some queries on validation scenes."""
+    def evaluate(self, model: FourM) -> dict[str, float]:
+        """Measure R@1 and R@10 among validation scenes, known to the gallery by their pixels only.
 
-        def evaluate(model: FourM) -> dict[str, float]:
-            report = self.measure(model, queries, num, rankings=("both",))
-            return {
-                f"{name}.{key}": round(row[key], 4)
-                for name, row in report["both"].items()
-                for key in ("r1", "r10")
-            }
-
-        return evaluate
-
-    def measure(
-        self,
-        model: FourM,
-        queries: tuple[str, ...] = tuple(QUERIES),
-        num: int = _NUM_EVALUATED,
-        rankings: tuple[str, ...] = ("cosine", "likelihood", "both"),
-    ) -> dict[str, dict[str, dict[str, float]]]:
-        """Retrieval among the first validation scenes, which the gallery knows by their pixels only.
-
-        The query `rgb` is another rendering of the scene; all others come from the rendering in the gallery.
+        Unlike the benchmark it asks with complete captions, and with the other rendering for `rgb`.
         """
         data, ids, recipe = self.arrays("validation"), self.token_ids(), self.recipe
-        num = min(num, len(data.rgb))
+        num = min(_NUM_EVALUATED, len(data.rgb))
         tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
 
         def ask(names: tuple[str, ...], rendering: int) -> Predicted:
             batch = query_tokens(data, names, num, rendering, ids, f"rgb@{recipe.size}", recipe.patch_size)
             return predict_all(model, batch, tokenizers)
 
-        gallery = ask(("rgb",), 0)
-        report: dict[str, dict[str, dict[str, float]]] = {}
-        for name in queries:
+        gallery, report = ask(("rgb",), 0), dict[str, float]()
+        for name in _WATCHED:
             found = ask(QUERIES[name], 1 if name == "rgb" else 0)
-            for ranking in rankings:
-                report.setdefault(ranking, {})[name] = ranks(scores(found, gallery, TARGETS, ranking))
-            for target in TARGETS if len(rankings) > 1 else ():
-                report.setdefault(target, {})[name] = ranks(scores(found, gallery, (target,), "both"))
+            row = ranks(scores(found, gallery, TARGETS, "both"))
+            report |= {f"{name}.{key}": round(row[key], 4) for key in ("r1", "r10")}
         return report
 
     def ceilings(self) -> dict[str, dict[str, float]]:
@@ -341,8 +306,9 @@ class ScenesRun:
             **{kind: self.out / "teachers" / f"{kind}.jsonl" for kind in TEACHERS.values()},
         }
         tokenizers = {space: self.tokenizer(space) for space in SPACES}
-        model = write_bundle(folder, self.trainer().averaged(), tokenizers, self.out / TEXT_TOKENIZER, logs)
-        write_card(folder, self.measure(model), self.ceilings(), asdict(self.recipe))
+        write_bundle(folder, self.trainer().averaged(), tokenizers, self.out / TEXT_TOKENIZER, logs)
+        report = benchmark(folder, self.recipe.num_benchmark, size=self.recipe.size)
+        write_card(folder, report, self.ceilings(), asdict(self.recipe))
         return folder
 
 
