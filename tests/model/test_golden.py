@@ -6,6 +6,8 @@ integers and booleans exactly.
 """
 
 import json
+import math
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +33,14 @@ from anyseek.model.tokenizers.build import build_tokenizer, parse_tokenizer_conf
 from anyseek.model.tokenizers.diffusion import Diffusion, alphas_cumprod, sampling_times
 from anyseek.model.tokenizers.divae import DiVAE
 from anyseek.model.tokenizers.image import VQVAE, VectorQuantized
+from anyseek.model.tokenizers.instances import (
+    InstanceCode,
+    PointInstances,
+    grid_points,
+    instances_to_string,
+    string_to_instances,
+)
+from anyseek.model.tokenizers.poses import SECTION_NAMES, Pose, poses_to_string, string_to_poses
 from anyseek.model.tokenizers.sequences import (
     METADATA,
     Box,
@@ -54,7 +64,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
-NO_POSES = "the human pose modality is not built yet"
 NO_SAM = "the SAM instance modality is not built yet"
 NO_TOKENIZER_INPUT = "inputs of image tokenizers are not prepared yet"
 
@@ -541,11 +550,16 @@ def text_tokenizer(folder: Path) -> TextTokenizer:
 
 
 def text_cases(path: Path) -> Iterator[Case]:
-    strings = {"det": check_boxes, "metadata": check_metadata, "palette": check_palette}
-    missing = {"poses": NO_POSES, "sam": NO_SAM, "sam_grid_points_xy": NO_SAM}
+    strings = {
+        "det": check_boxes,
+        "metadata": check_metadata,
+        "palette": check_palette,
+        "poses": check_poses,
+        "sam": check_instances,
+    }
     for part, value in read_json(path).items():
-        if part in missing:
-            yield Case(f"text/{part}", None, missing[part])
+        if part == "sam_grid_points_xy":
+            yield Case(f"text/{part}", lambda value=value: check_grid_points(value))
         elif part == "encode":
             yield Case("text/encode", lambda value=value: check_encoding(value, text_tokenizer(path.parent)))
         elif part in strings:
@@ -605,6 +619,48 @@ def check_palette(recorded: list[dict[str, Any]]) -> None:
         colors = np.reshape(entry["rgb"], (-1, 3)).tolist()
         assert palette_to_string(colors) == entry["string"]
         assert string_to_palette(entry["string"]) == [tuple(color) for color in colors]
+
+
+def check_poses(recorded: list[dict[str, Any]]) -> None:
+    for entry in recorded:
+        people = [recorded_pose(words) for words in entry["instances"]]
+        orders = [[SECTION_NAMES[i] for i in order] for order in entry["section_perms"]]
+        assert poses_to_string(people, orders) == entry["string"]
+        assert poses_to_string(string_to_poses(entry["string"]), orders) == entry["string"]
+        assert len(entry["string"].split()) == len(people) * entry["words_per_instance"]
+
+
+def recorded_pose(words: list[Any]) -> Pose:
+    """A person as a flat list, each section after its name."""
+    lengths = {"human": 4, "pose": 8, "global": 9, "camera": 3, "shape": 10}
+    parts = {
+        word: tuple(words[i + 1 : i + 1 + lengths[word]]) for i, word in enumerate(words) if word in lengths
+    }
+    return Pose(*(parts[name] for name in lengths))
+
+
+def check_instances(recorded: list[dict[str, Any]]) -> None:
+    for entry in recorded:
+        shuffle = random.Random(entry["python_random_seed"]).shuffle
+        points = list(entry["points"])
+        shuffle(points)
+        asked: list[PointInstances] = []
+        for point in points:
+            found = list(point["instances"])
+            shuffle(found)
+            asked.append(PointInstances(*point["point_xy"], tuple(map(recorded_instance, found))))
+        assert instances_to_string(asked) == entry["string"]
+        assert instances_to_string(string_to_instances(entry["string"])) == entry["string"]
+
+
+def recorded_instance(entry: dict[str, Any]) -> InstanceCode:
+    y0, x0, y1, x1 = entry["bbox_ymin_xmin_ymax_xmax"]
+    return InstanceCode((x0, y0, x1, y1), tuple(entry["tokens"]))
+
+
+def check_grid_points(recorded: list[list[int]]) -> None:
+    side = math.isqrt(len(recorded))
+    assert [list(point) for point in grid_points(side)] == recorded
 
 
 def check_spans(recorded: list[dict[str, Any]], tokenizer: TextTokenizer) -> None:
