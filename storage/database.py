@@ -26,7 +26,8 @@ class Database:
 
     def __init__(self, url: str | URL) -> None:
         self.url = _checked(url)
-        self._engine = _sqlite(self.url) if self.url.get_backend_name() == "sqlite" else _postgres(self.url)
+        self.kind = self.url.get_backend_name()
+        self._engine = _sqlite(self.url) if self.kind == "sqlite" else _postgres(self.url)
         self._writing = self._engine.execution_options(sqlite_begin="BEGIN IMMEDIATE")
 
     def __str__(self) -> str:

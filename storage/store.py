@@ -1,13 +1,14 @@
 """One library on disk: where its parts lie and how they are opened."""
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 from uuid import uuid4
 
-from sqlalchemy import insert, select
+from sqlalchemy import Connection, insert, select
 
 from ..errors import ConflictError, CorruptError, NotFoundError
 from . import tables as t
@@ -64,13 +65,12 @@ class Store:
             StorageError: the catalog was written by a newer anyseek, or cannot be opened.
         """
         path = path.absolute()
-        mark = path / _MARK
-        if not mark.is_file():
+        if not (path / _MARK).is_file():
             _check_absent(path, create=create)
             sync_new_folder(path)
         database = Database(database_url or sqlite_url(path / _CATALOG))
         try:
-            if not mark.is_file() or not _is_ready(path, database):
+            if not _is_ready(path, database):
                 _prepare(path, database)
         except BaseException:
             database.close()
@@ -150,55 +150,70 @@ def _check_absent(path: Path, *, create: bool) -> None:
 
 
 def _is_ready(path: Path, database: Database) -> bool:
-    """Whether the catalog has today's tables. Raises ConflictError when it is another library's."""
-    library_id = _library_id(path)
+    """Whether the library is made, with today's tables. Raises ConflictError for another one's catalog."""
+    mark = _read_mark(path)
+    if mark is None or "catalog" not in mark:
+        return False
     with database.read() as connection:
-        if not is_current(connection):
-            return False
-        known = connection.execute(select(t.library.c.id)).scalar()
-    if known != library_id:
-        raise ConflictError(
-            f"The catalog {database} belongs to another library than '{path}'; open it with the database "
-            "that it was made with.",
-            code="storage.other_catalog",
-        )
-    return True
+        if is_current(connection):
+            _check_owner(path, database, mark, _owner(connection))
+            return True
+    return False
 
 
 def _prepare(path: Path, database: Database) -> None:
-    """Make or migrate the catalog, as the only writer."""
+    """Make or migrate the catalog, as the only writer.
+
+    The mark names the library before its catalog does, and the catalog's kind after: at no moment can an
+    empty catalog pass for that of a library with content, whose files its writer would delete as leftovers.
+    """
     lock = WriterLock(path / _LOCK)
     try:
-        mark = path / _MARK
-        if not mark.is_file():
-            with new_file(mark) as temporary:
-                temporary.write_text(json.dumps({"format": "anyseek library", "id": uuid4().hex}))
-        library_id = _library_id(path)
+        mark = _read_mark(path)
+        if mark is None:
+            mark = {"id": uuid4().hex}
+            _write_mark(path, mark)
         for folder in ("assets", "collections"):
             sync_new_folder(path / folder)
         with database.write() as connection:
             upgrade(connection)
-            if connection.execute(select(t.library.c.id)).first() is None:
-                _check_new(path, database)
-                row = {"id": library_id, "created_at": datetime.now(UTC)}
-                connection.execute(insert(t.library), row)
-        _is_ready(path, database)
+            owner = _owner(connection)
+            if owner is None and "catalog" not in mark:
+                owner = mark["id"]
+                connection.execute(insert(t.library).values(id=owner, created_at=datetime.now(UTC)))
+            _check_owner(path, database, mark, owner)
+        if "catalog" not in mark:
+            _write_mark(path, mark | {"catalog": database.kind})
     finally:
         lock.release()
 
 
-def _check_new(path: Path, database: Database) -> None:
-    # An empty catalog would take all files of a library for leftovers, and its writer would delete them.
-    if any((path / "collections").iterdir()):
-        raise ConflictError(
-            f"The catalog {database} is empty, but the library '{path}' is not: its catalog is another or "
-            "was lost. Open it with the database that it was made with, or restore the catalog from a copy.",
-            code="storage.other_catalog",
-        )
+def _owner(connection: Connection) -> str | None:
+    return connection.execute(select(t.library.c.id)).scalar()
 
 
-def _library_id(path: Path) -> str:
+def _check_owner(path: Path, database: Database, mark: Mapping[str, str], owner: str | None) -> None:
+    kind = mark.get("catalog", database.kind)
+    if owner == mark["id"] and database.kind == kind:
+        return
+    state = "is empty" if owner is None else "is of another kind or library"
+    raise ConflictError(
+        f"The library '{path}' keeps its catalog in {kind}; {database} {state}. "
+        "Open it with the database that it was made with, or restore that from a copy.",
+        code="storage.other_catalog",
+    )
+
+
+def _read_mark(path: Path) -> dict[str, str] | None:
     try:
-        return json.loads((path / _MARK).read_text())["id"]
+        mark = json.loads((path / _MARK).read_text())
+        return {name: mark[name] for name in ("id", "catalog") if name == "id" or name in mark}
+    except FileNotFoundError:
+        return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorruptError(f"The file '{path / _MARK}' is damaged; restore it from a copy.") from error
+
+
+def _write_mark(path: Path, mark: Mapping[str, str]) -> None:
+    with new_file(path / _MARK) as temporary:
+        temporary.write_text(json.dumps({"format": "anyseek library", **mark}))

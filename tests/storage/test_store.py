@@ -54,12 +54,12 @@ def test_other_peoples_folders_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_making_it_may_be_interrupted_anywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for step in ("new_file", "upgrade", "insert", "sync_new_folder"):
+    for step in ("new_file", "upgrade", "insert", "sync_new_folder", "_check_owner"):
         path = tmp_path / step
-        monkeypatch.setattr(f"anyseek.storage.store.{step}", None)
-        with pytest.raises(TypeError):
-            Store.open(path, create=True)
-        monkeypatch.undo()
+        with monkeypatch.context() as broken:
+            broken.setattr(f"anyseek.storage.store.{step}", None)
+            with pytest.raises(TypeError):
+                Store.open(path, create=True)
         with Store.open(path, create=True) as store:
             assert store.collections() == []
 
@@ -72,7 +72,7 @@ def test_an_empty_catalog_is_never_taken_for_a_full_one(store: Store, writer: Wr
     for file in store.path.glob("catalog.db*"):
         file.unlink()
     for create in (False, True):
-        with pytest.raises(ConflictError, match="catalog is another or was lost"):
+        with pytest.raises(ConflictError, match=r"keeps its catalog in sqlite; .* is empty"):
             Store.open(store.path, create=create)
     with pytest.raises(ConflictError):
         Store.open(store.path, database_url=f"sqlite:///{store.path}/elsewhere.db", create=True)
@@ -81,9 +81,9 @@ def test_an_empty_catalog_is_never_taken_for_a_full_one(store: Store, writer: Wr
 
 def test_the_catalog_of_another_library_is_refused(store: Store, tmp_path: Path) -> None:
     Store.open(tmp_path / "other", create=True).close()
-    with pytest.raises(ConflictError, match="belongs to another library"):
+    with pytest.raises(ConflictError, match="is of another kind or library"):
         Store.open(tmp_path / "other", database_url=f"sqlite:///{store.path}/catalog.db")
-    with pytest.raises(ConflictError, match="belongs to another library"):
+    with pytest.raises(ConflictError, match="is of another kind or library"):
         Store.open(tmp_path / "third", database_url=f"sqlite:///{store.path}/catalog.db", create=True)
 
 
