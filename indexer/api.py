@@ -81,9 +81,11 @@ class _Routes:
         response.headers["Location"] = f"/v1/jobs/{job_id}"
         return self.job(job_id)
 
-    def jobs(self, collection: str | None = None) -> schemas.JobsOut:
-        """Jobs, newest first, of one collection or of all."""
-        found = self._store.catalog.jobs(collection)
+    def jobs(
+        self, collection: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> schemas.JobsOut:
+        """The newest jobs, of one collection or of all."""
+        found = self._store.catalog.jobs(collection)[:limit]
         return schemas.JobsOut(jobs=[schemas.job_out(job, self._runner.find(job.id)) for job in found])
 
     def job(self, job_id: str) -> schemas.JobOut:

@@ -194,10 +194,8 @@ class FolderSource:
     def _add_file(
         self, listing: "_Listing", named: Named, entry: "os.DirEntry[str]", status: os.stat_result
     ) -> None:
-        path = Path(entry.path)
-        if entry.is_symlink():
-            path = path.resolve()
-        if not path.is_relative_to(self.root):
+        path = str(Path(entry.path).resolve()) if entry.is_symlink() else entry.path
+        if entry.is_symlink() and not Path(path).is_relative_to(self.root):
             code, message = "source.link_outside", "The link leaves the folder."
         elif not stat.S_ISREG(status.st_mode):  # a pipe would block whoever opens it
             code, message = "source.not_a_file", "It is not a regular file."
@@ -229,9 +227,11 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class _File:
+    """A file that fills a place; paths stay text as long as there are many of them."""
+
     name: str
     named: Named
-    path: Path
+    path: str
     size: int
     mtime_ns: int
 
@@ -272,9 +272,10 @@ class _Listing:
 
 
 def _item(id_: str, slots: Mapping[str, _File], problems: tuple[JobError, ...]) -> SourceItem:
-    files = {slot: file.path for slot, file in slots.items() if slot != ATTRIBUTES}
+    files = {slot: Path(file.path) for slot, file in slots.items() if slot != ATTRIBUTES}
     attributes = slots.get(ATTRIBUTES)
-    return SourceItem(id_, files, attributes.path if attributes else None, _signature(slots), problems)
+    attributes_path = Path(attributes.path) if attributes else None
+    return SourceItem(id_, files, attributes_path, _signature(slots), problems)
 
 
 def _signature(slots: Mapping[str, _File]) -> str:
