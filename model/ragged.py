@@ -38,8 +38,7 @@ from .embeddings import (
     patchify,
 )
 from .fourm import FourM
-from .inputs import normalize_pixels
-from .prediction import Item, TargetHeads
+from .prediction import Item, TargetHeads, normalized
 
 _Input = PixelEncoderEmbedding | ImageTokenEncoderEmbedding | SequenceEncoderEmbedding
 _ONEDNN_ACTIVATIONS = {"SiLU": "swish", "GELU": "gelu"}
@@ -108,7 +107,7 @@ class RaggedPredictor:
         if not isinstance(layer, PixelEncoderEmbedding) or not found:
             return ()
         weight = layer.proj.weight
-        pixels = torch.from_numpy(normalize_pixels(np.stack(found))).to(weight.dtype)
+        pixels = normalized(np.stack(found), weight.device, weight.dtype)
         return functional.linear(patchify(pixels, layer.patch_size), weight)
 
 
