@@ -190,6 +190,7 @@ class Diffusion:
             raise ModelError(f"Unknown prediction type {self.prediction!r}. Known: {', '.join(PREDICTIONS)}.")
         if not 2 <= self.num_times <= 2**16:
             raise ModelError(f"A diffusion process has 2..65536 training steps, got {self.num_times}.")
+        len(self.alphas)  # an unknown schedule is an error now, not in the first step
 
     @cached_property
     def alphas(self) -> NDArray[np.float32]:

@@ -213,7 +213,7 @@ class VectorQuantized(nn.Module):
     def features(self, values: Tensor) -> Tensor:
         """What the encoder makes of values as in `encode`: (B, *S, width)."""
         if self.config.n_labels is not None:
-            return self.encoder(self.cls_emb(values))
+            return self.encoder(self.cls_emb(values.long()))
         values = values.movedim(1, -1).to(self.quant_proj.weight.dtype)
         if self.config.undo_std:
             mean, std = values.new_tensor(_IMAGENET_MEAN), values.new_tensor(_IMAGENET_STD)
