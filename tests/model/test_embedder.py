@@ -1,6 +1,7 @@
 """Vectors do not depend on the batch, the order or the time of day."""
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -239,6 +240,16 @@ def test_one_space_gives_the_same_vectors_as_two(bundle: Path, exact: Model) -> 
     found = alone.embedder.embed(items)
     assert list(found) == ["imagebind_global"]
     assert_same(found["imagebind_global"], exact.embedder.embed(items)["imagebind_global"], 0.99999)
+
+
+def test_threads_get_what_one_thread_gets(model: Model) -> None:
+    items = sample_items(model)
+    expected = [model.embedder.embed([item])["dinov2_global"].vectors for item in items]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(3):
+            found = pool.map(lambda item: model.embedder.embed([item])["dinov2_global"].vectors, items)
+            for a, b in zip(found, expected, strict=True):
+                assert (a * b).sum() >= 0.99999
 
 
 @pytest.mark.gpu
