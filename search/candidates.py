@@ -1,14 +1,17 @@
 """Which rows are worth scoring exactly, and whether that left nothing out.
 
-Few allowed rows are all scored. Many are proposed by the index of each space, which is asked once, for the
-sum of the query's directions there. Rows that no list contains have in every space at most the last score of
-its list; while the k-th score found is not above the sum of those bounds the lists are made longer, so the
-answer is exact wherever that ends in time, and says so.
+Few allowed rows are all scored. Of many, these are scored: the lists of the best by cosine, from one look-up
+in the index of each space for the sum of the query's directions there, and the best by likelihood, which is
+16 look-ups in a table for every allowed row. A row in none of them has in every space at most the last cosine
+of the list. Rows whose likelihood, with that bound, could still reach the k-th score found are scored too;
+while there are too many of those, the lists are made longer. So the answer is exact wherever that ends in
+time, and says so.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -23,13 +26,17 @@ from .ranking import (
     Term,
     best_row_of_each_item,
     directions,
+    joint_tables,
+    likelihood,
     measure_rows,
     scores_of,
 )
 
-SCAN_ROWS = 10_000
-"""Allowed rows up to which all are scored. Measured: reading and scoring 10,000 rows in two spaces takes
-about as long as the model needs for the query."""
+SCAN_ROWS = 1_000
+"""Allowed rows up to which all are scored: reading their vectors takes as long as asking the indexes."""
+
+LIKELIHOOD_ROWS = 200_000
+"""Allowed rows up to which the likelihood of all is looked up, some 2 ms for 10,000."""
 
 FIRST_DEPTH = 256
 MAX_DEPTH = 16_384
@@ -81,43 +88,99 @@ def scored_candidates(
     Raises:
         QueryError: the parts cancel each other, so that nothing is left to rank by.
     """
-    towards = directions(terms)
-    if all(np.linalg.norm(direction) < 1e-6 for direction in towards.values()):
+    towards, tables = directions(terms), joint_tables(terms)
+    if all(np.linalg.norm(sums) < 1e-6 for sums in (*towards.values(), *tables.values())):
         raise QueryError("The parts of the query cancel each other; nothing is left to rank by.")
-    num_rows = snapshot.num_rows(view)
-    if num_rows <= SCAN_ROWS or (allowed is not None and np.count_nonzero(allowed) <= SCAN_ROWS):
-        rows = np.arange(num_rows) if allowed is None else snapshot.rows_of(view, np.flatnonzero(allowed))
-        return _score(snapshot, view, terms, rows, "scan", exact=True)
-    return _from_indexes(snapshot, view, terms, towards, k, allowed)
-
-
-def _from_indexes(
-    snapshot: Snapshot, view: str, terms: list[Term], towards: dict[str, Floats], k: int, allowed: Mask | None
-) -> Scored:
-    bounded = all(term.measure == "cosine" for term in terms)  # likelihood has no list to bound it
-    # Depths are fixed steps: pages of one query share their candidates, and so their order.
-    depth = FIRST_DEPTH if bounded else 4 * FIRST_DEPTH
-    while depth < 4 * k:
-        depth *= 4
+    num_rows = snapshot.num_rows(view) if allowed is None else int(np.count_nonzero(allowed))
+    if num_rows <= SCAN_ROWS:
+        return _score(snapshot, view, terms, _allowed_rows(snapshot, view, allowed), "scan", exact=True)
+    if num_rows > LIKELIHOOD_ROWS and tables:
+        # Too many to look up: the best by cosine, of the likelihood's embeddings where cosine has no share.
+        towards = towards or directions(terms, "likelihood")
+        rows, bound = _lists(snapshot, view, towards, _depth_for(4 * k), allowed)
+        return _score(snapshot, view, terms, rows, "index", exact=bound is None)
+    likely = _Likely.of(snapshot, view, tables, allowed) if tables else None
+    depth = _depth_for(k)
     while True:
-        lists = {
-            space: _search(snapshot, space, view, direction, depth, allowed)
-            for space, direction in towards.items()
-        }
-        rows = np.unique(np.concatenate([rows for rows, _ in lists.values()]))
-        complete = any(len(found) < depth for found, _ in lists.values())
-        scored = _score(snapshot, view, terms, rows, "index", exact=complete)
-        if complete or not bounded:
+        rows, bound = _lists(snapshot, view, towards, depth, allowed)
+        if likely is not None:
+            rows = np.union1d(rows, likely.best(depth))
+        scored = _score(snapshot, view, terms, rows, "index", exact=bound is None)
+        if bound is None:
             return scored
-        bound = sum(last for _, last in lists.values())
-        if len(scored.scores) >= k and np.partition(scored.scores, -k)[-k] > bound + _SLACK:
-            return replace(scored, exact=True)
+        missed = _possibly_missed(scored.scores, rows, k, bound, likely)
+        if missed is not None and len(missed) <= depth:
+            return _score(snapshot, view, terms, np.union1d(rows, missed), "index", exact=True)
         if depth >= MAX_DEPTH:
             return scored
         depth *= 4
 
 
-def _search(
+@dataclass(frozen=True, eq=False)
+class _Likely:
+    """What the likelihood terms together give to every allowed row: scores (n,) of rows (n,)."""
+
+    rows: Ints
+    scores: Floats
+
+    @classmethod
+    def of(cls, snapshot: Snapshot, view: str, tables: Mapping[str, Floats], allowed: Mask | None) -> _Likely:
+        rows = _allowed_rows(snapshot, view, allowed)
+        scores = np.zeros(len(rows))
+        for space, table in tables.items():
+            scores += likelihood(table, snapshot.tokens(space, view, rows))
+        return cls(rows, scores)
+
+    def best(self, n: int) -> Ints:
+        return self.rows if n >= len(self.rows) else self.rows[np.argpartition(self.scores, -n)[-n:]]
+
+
+def _possibly_missed(scores: Floats, rows: Ints, k: int, bound: float, likely: _Likely | None) -> Ints | None:
+    """Rows beside the scored ones that could belong to the best k; None where that may be any.
+
+    Args:
+        scores: of the items scored.
+        rows: scored already.
+        k: how many are wanted.
+        bound: the most that cosine terms can give to another row.
+        likely: what likelihood terms give; None where they have no share.
+    """
+    if len(scores) < k:
+        return None
+    needed = np.partition(scores, -k)[-k] - bound - _SLACK
+    if likely is None:
+        return np.empty(0, dtype=np.int64) if needed > 0 else None
+    return np.setdiff1d(likely.rows[likely.scores >= needed], rows)
+
+
+def _depth_for(k: int) -> int:
+    """Depths are fixed steps: where an answer is not exact, pages of a query still share their candidates."""
+    depth = FIRST_DEPTH
+    while depth < 4 * k:
+        depth *= 4
+    return depth
+
+
+def _allowed_rows(snapshot: Snapshot, view: str, allowed: Mask | None) -> Ints:
+    if allowed is None:
+        return np.arange(snapshot.num_rows(view))
+    return snapshot.rows_of(view, np.flatnonzero(allowed))
+
+
+def _lists(
+    snapshot: Snapshot, view: str, towards: Mapping[str, Floats], depth: int, allowed: Mask | None
+) -> tuple[Ints, float | None]:
+    """Rows that the indexes list, and the most that cosine can give to another, None if all are listed."""
+    listed: list[Ints] = [np.empty(0, dtype=np.int64)]
+    bound: float | None = 0.0
+    for space, direction in towards.items():
+        rows, last = _list(snapshot, space, view, direction, depth, allowed)
+        listed.append(rows)
+        bound = None if bound is None or len(rows) < depth else bound + last
+    return np.unique(np.concatenate(listed)), bound
+
+
+def _list(
     snapshot: Snapshot, space: str, view: str, direction: Floats, depth: int, allowed: Mask | None
 ) -> tuple[Ints, float]:
     """Rows of the index's list and the most that a row outside it can have in this space."""

@@ -28,6 +28,7 @@ from .ranking import (
     Scoring,
     Term,
     checked_space_weights,
+    likelihood_table,
     measure_rows,
     terms_of,
     top,
@@ -117,7 +118,7 @@ class SearchEngine:
                 prediction.parts,
                 prediction.weight,
                 {space: vectors[i] for space, vectors in predicted.vectors.items()},
-                {space: log_probs[i] for space, log_probs in predicted.log_probs.items()},
+                {space: likelihood_table(log_probs[i]) for space, log_probs in predicted.log_probs.items()},
             )
             for i, prediction in enumerate(predictions)
         ]

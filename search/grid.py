@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ..errors import AnyseekError
 from ..storage import Asset, AssetFiles
@@ -74,7 +75,7 @@ def _picture_of(part: QueryPart, size: int) -> Image.Image | None:
         return _swatches([str(color) for color in part.content if isinstance(color, str)], size)
     if part.modality in PICTURES and isinstance(part.content, Path | bytes):
         try:
-            return thumbnail(part.content, part.modality, size)
+            return ImageOps.contain(thumbnail(part.content, part.modality, size), (size, size))
         except AnyseekError:
             return None
     return None
@@ -93,7 +94,7 @@ def _draw_item(
     asset = shown_asset(assets)
     try:
         if asset is not None:
-            picture = thumbnail(file_of(asset, files), asset.modality, size)
+            picture = ImageOps.contain(thumbnail(file_of(asset, files), asset.modality, size), (size, size))
             sheet.paste(picture, (at[0] + (size - picture.width) // 2, at[1] + (size - picture.height) // 2))
             return
         words = _words_of(assets, files)
@@ -149,33 +150,26 @@ def _height(font: ImageFont.FreeTypeFont) -> int:
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
     """Lines no wider than `width` pixels, cut between words where that is possible."""
     lines: list[str] = []
-    for paragraph in text[:2000].split("\n"):
-        line = ""
-        for word in paragraph.split():
-            longer = f"{line} {word}" if line else word
-            if font.getlength(longer) <= width:
-                line = longer
-                continue
-            if line:
-                lines.append(line)
-            while font.getlength(word) > width and len(word) > 1:
-                cut = next(
-                    n for n in range(len(word) - 1, 0, -1) if n == 1 or font.getlength(word[:n]) <= width
-                )
-                lines.append(word[:cut])
-                word = word[cut:]
-            line = word
-        lines.append(line)
+    for paragraph in text[:1000].split("\n"):
+        rest = " ".join(paragraph.split())
+        while (end := _num_fitting(rest, font, width)) < len(rest):
+            space = rest.rfind(" ", 1, end + 1)
+            cut = space if space > 0 else max(1, end)
+            lines.append(rest[:cut])
+            rest = rest[cut:].lstrip()
+        lines.append(rest)
     return lines
+
+
+def _num_fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
+    """How many characters from the start fit into `width` pixels."""
+    lengths = range(1, min(len(text), 200) + 1)
+    return bisect.bisect_right(lengths, width, key=lambda n: font.getlength(text[:n]))
 
 
 def _fitting_end(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
     """The end of an id, which tells more than its start: "...harbour/0012"."""
-    if font.getlength(text) <= width:
+    if font.getlength(text[-200:]) <= width and len(text) <= 200:
         return text
-    keep = next(
-        n
-        for n in range(min(len(text) - 1, 200), -1, -1)
-        if font.getlength("..." + text[len(text) - n :]) <= width
-    )
-    return "..." + text[len(text) - keep :] if keep else "..."
+    keep = _num_fitting(text[::-1], font, width - font.getlength("..."))
+    return "..." + text[len(text) - keep :]

@@ -1,6 +1,7 @@
 """Assets as pictures for people: thumbnails over HTTP, tiles of a grid.
 
-A depth map stretches to its own range, labels of a segmentation get colours; anything else is shown as it is.
+A depth map stretches to its own range and labels of a segmentation get colours; anything else is shown as the
+model's reader decodes it.
 """
 
 from __future__ import annotations
@@ -13,16 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, PngImagePlugin
 
 from ..errors import InputError, LimitError, NotFoundError
+from ..model import ImageLimits, decode_image
 from ..storage import Asset, AssetFiles
 
 PICTURES = ("rgb", "normal", "depth", "semseg", "canny_edge", "sam_edge")
 """Modalities that are pictures, the one to show first in front."""
 
-MAX_PIXELS = 80_000_000
-_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+LIMITS = ImageLimits()
+_PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def file_of(asset: Asset, files: AssetFiles) -> Path:
@@ -54,43 +56,49 @@ def thumbnail(source: Path | bytes, modality: str, size: int) -> Image.Image:
     """A picture from its file, upright, in RGB, within `size` x `size` pixels.
 
     Raises:
-        LimitError: it has more than 80 million pixels.
+        LimitError: it is too large a file, or has too many pixels.
         InputError: it is no picture, or damaged.
     """
     name = source.name if isinstance(source, Path) else f"the {modality} picture"
+    content = _read(source, name) if isinstance(source, Path) else source
+    if modality in ("depth", "semseg") and content.startswith(_PNG):
+        shown = _values_as_colors(content, modality, name)
+    else:
+        shown = decode_image(content, name=name, min_side=size)
+    shown.thumbnail(
+        (size, size), Image.Resampling.NEAREST if modality == "semseg" else Image.Resampling.LANCZOS
+    )
+    return shown
+
+
+def _read(path: Path, name: str) -> bytes:
     try:
-        opened = source.open("rb") if isinstance(source, Path) else io.BytesIO(source)
-        with opened as file, Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > MAX_PIXELS:
+        if path.stat().st_size > LIMITS.max_bytes:
+            raise LimitError(f"{name}: the file is too large to show, more than {LIMITS.max_bytes:,} bytes.")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{name}: cannot be read ({error.strerror}).") from error
+
+
+def _values_as_colors(content: bytes, modality: str, name: str) -> Image.Image:
+    """Numbers in a PNG as something to look at."""
+    try:
+        with PngImagePlugin.PngImageFile(io.BytesIO(content)) as image:
+            if image.width * image.height > LIMITS.max_pixels:
                 raise LimitError(f"{name}: {image.width} x {image.height} pixels are too many to show.")
-            image.draft("RGB", (2 * size, 2 * size))  # a JPEG is decoded near the size that is needed
-            upright = ImageOps.exif_transpose(image)
-            if modality == "semseg":
-                upright.thumbnail((size, size), Image.Resampling.NEAREST)
-                return _colored_labels(upright)
-            if upright.mode.startswith(("I", "F")):
-                upright = _stretched(upright)
-            shown = upright.convert("RGB")
-            shown.thumbnail((size, size), Image.Resampling.LANCZOS)
-            return shown
+            image.load()
+            values = np.asarray(
+                image if image.mode in ("L", "P") or image.mode[0] == "I" else image.convert("L")
+            )
     except LimitError:
         raise
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name}: not a picture of a known format.") from error
     except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
-        raise InputError(f"{name}: the picture cannot be read ({error}).") from error
-
-
-def _stretched(image: Image.Image) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64)
+        raise InputError(f"{name}: the picture is damaged ({error}).") from error
+    if modality == "semseg":
+        return Image.fromarray(_label_colors()[values.astype(np.uint8)])
     low, high = np.percentile(values, (1, 99))
     scaled = (values - low) / max(high - low, 1e-9) * 255
-    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8))
-
-
-def _colored_labels(image: Image.Image) -> Image.Image:
-    labels = np.asarray(image.convert("L") if image.mode not in ("L", "P") else image)
-    return Image.fromarray(_label_colors()[labels])
+    return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)).convert("RGB")
 
 
 def _label_colors() -> NDArray[Any]:

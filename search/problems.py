@@ -121,12 +121,15 @@ def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
 
 def _on_http_exception(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
+    detail = str(error.detail)
+    if error.status_code in (404, 405):
+        detail = f"{request.method} {request.url.path} is no route here; /docs lists them."
     codes = {404: "request.no_route", 405: "request.method", 413: "request.too_large"}
     return problem(
         request.scope,
         error.status_code,
         codes.get(error.status_code, "request.invalid"),
-        str(error.detail),
+        detail,
         headers=dict(error.headers or {}),
     )
 

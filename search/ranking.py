@@ -49,15 +49,13 @@ class Evidence:
         parts: places in the query of the parts behind it.
         weight: signed weight; 0 scores nothing and is only explained.
         vectors: per space (D,) float32, L2-normalised.
-        log_probs: per space (H, V) float32 log-probabilities of the tokens of H heads; empty where the
-            scoring
-            does without.
+        tables: per space (H, V), see `likelihood_table`; empty where the scoring does without.
     """
 
     parts: tuple[int, ...]
     weight: float
     vectors: Mapping[str, Floats]
-    log_probs: Mapping[str, Floats]
+    tables: Mapping[str, Floats]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +84,26 @@ def terms_of(evidence: Sequence[Evidence], spaces: Mapping[str, float], scoring:
     ]
 
 
-def directions(terms: Sequence[Term]) -> dict[str, Floats]:
+def directions(terms: Sequence[Term], measure: str = "cosine") -> dict[str, Floats]:
     """Per space the vector (D,) whose inner product with a stored vector is all its cosine terms together.
 
     The score is linear in the stored vector, so one look-up per space finds what all parts, negative ones
-    included, rank highest. Where cosine has no share, likelihood terms stand in: their vectors still tell
-    where to look.
+    included, rank highest. With `measure="likelihood"`, the same for the embeddings of the likelihood terms.
     """
-    measure = "cosine" if any(term.measure == "cosine" for term in terms) else "likelihood"
     sums: dict[str, Floats] = {}
     for term in terms:
         if term.measure == measure:
-            part = np.float64(term.weight) * term.evidence.vectors[term.space].astype(np.float64)
+            part = term.weight * term.evidence.vectors[term.space].astype(np.float64)
+            sums[term.space] = sums[term.space] + part if term.space in sums else part
+    return sums
+
+
+def joint_tables(terms: Sequence[Term]) -> dict[str, Floats]:
+    """Per space the table (H, V) that gives all its likelihood terms together in one look-up per head."""
+    sums: dict[str, Floats] = {}
+    for term in terms:
+        if term.measure == "likelihood":
+            part = term.weight * term.evidence.tables[term.space].astype(np.float64)
             sums[term.space] = sums[term.space] + part if term.space in sums else part
     return sums
 
@@ -133,15 +139,21 @@ def measure_rows(terms: Sequence[Term], stored: StoredRows, rows: Ints) -> Float
         else:
             tokens = stored.tokens(space, rows)
             for i in places:
-                raw[i] = likelihood(terms[i].evidence.log_probs[space], tokens)
+                raw[i] = likelihood(terms[i].evidence.tables[space], tokens)
     return raw
 
 
-def likelihood(log_probs: Floats, tokens: Ints) -> Floats:
-    """How probable stored tokens (n, H) are under distributions (H, V): (n,), at most 1, 0 for chance."""
-    num_heads, vocabulary = log_probs.shape
-    smooth = np.log((1 - SMOOTHING) * np.exp(log_probs.astype(np.float64)) + SMOOTHING / vocabulary)
-    table = 1 + smooth / np.log(vocabulary)  # (H, V)
+def likelihood_table(log_probs: Floats) -> Floats:
+    """What each token says of an item: log-probabilities (H, V) smoothed and scaled, 1 certain, 0 chance."""
+    vocabulary = log_probs.shape[1]
+    rest = np.float32(np.log(SMOOTHING / vocabulary))
+    smooth = np.logaddexp(log_probs + np.float32(np.log(1 - SMOOTHING)), rest)
+    return 1 + smooth / np.float32(np.log(vocabulary))
+
+
+def likelihood(table: Floats, tokens: Ints) -> Floats:
+    """The mean (n,) of what a table (H, V) says of stored tokens (n, H)."""
+    num_heads = table.shape[0]
     total = np.zeros(len(tokens))
     for head in range(num_heads):
         total += table[head, tokens[:, head]]

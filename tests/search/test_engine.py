@@ -113,38 +113,41 @@ def test_unequal_weights_are_answered_late(
     assert hits.plan.spaces == {"imagebind_global": 1}
 
 
+@pytest.mark.parametrize("scoring", ["cosine", "likelihood", "both"])
 def test_indexes_and_scan_agree_on_many_random_queries(
-    engine: SearchEngine, library: Any, monkeypatch: pytest.MonkeyPatch
+    engine: SearchEngine, library: Any, monkeypatch: pytest.MonkeyPatch, scoring: Any
 ) -> None:
     rng = np.random.default_rng(3)
     words = ["red", "ball", "blue", "dog", "harbour", "number4", "number31", "other"]
-    for _ in range(25):
+    for _ in range(20):
         parts = [
             Caption(" ".join(rng.choice(words, 2)), float(w)) for w in rng.normal(size=rng.integers(1, 5))
         ]
         query = Query((*parts, Caption("red", 0.1)))
-        where = F.year >= int(rng.integers(2019, 2026))
-        limit = int(rng.integers(1, 20))
-        arguments: Any = {"where": where, "limit": limit, "scoring": "cosine", "composition": "late"}
+        year, limit = int(rng.integers(2019, 2025)), int(rng.integers(1, 20))
+        arguments: Any = {"where": F.year >= year, "limit": limit, "scoring": scoring, "composition": "late"}
         monkeypatch.setattr(candidates, "SCAN_ROWS", 10_000)
         scanned = engine.search("photos", query, **arguments)
-        monkeypatch.setattr(candidates, "SCAN_ROWS", -1)
+        monkeypatch.setattr(candidates, "SCAN_ROWS", 0)
         monkeypatch.setattr(candidates, "FIRST_DEPTH", 1)
         proposed = engine.search("photos", query, **arguments)
-        assert [hit.id for hit in proposed] == [hit.id for hit in scanned]
-        assert [hit.score for hit in proposed] == [hit.score for hit in scanned]
+        assert (scanned.plan.candidates, proposed.plan.candidates) == ("scan", "index")
         assert proposed.plan.exact
-        assert all(library.items[hit.id].attributes["year"] >= where.value for hit in proposed)  # type: ignore[attr-defined]
+        assert [(hit.id, hit.score) for hit in proposed] == [(hit.id, hit.score) for hit in scanned]
+        assert all(library.items[hit.id].attributes["year"] >= year for hit in proposed)
 
 
-def test_lists_that_end_too_early_are_said_to_be_inexact(
-    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("scoring", "rows"), [("cosine", 10**6), ("both", 0), ("likelihood", 0)])
+def test_answers_that_may_lack_an_item_say_so(
+    engine: SearchEngine, monkeypatch: pytest.MonkeyPatch, scoring: Any, rows: int
 ) -> None:
-    for name, value in (("SCAN_ROWS", 0), ("FIRST_DEPTH", 1), ("MAX_DEPTH", 1)):
+    settings = {"SCAN_ROWS": 0, "LIKELIHOOD_ROWS": rows, "MAX_DEPTH": 2, "_depth_for": lambda _: 2}
+    for name, value in settings.items():
         monkeypatch.setattr(candidates, name, value)
-    both = engine.search("photos", Caption("red dog"), limit=3, scoring="both")
-    assert (both.plan.candidates, both.plan.exact) == ("index", False)
-    assert len(both) == 3
+    hits = engine.search("photos", Caption("red") - Caption("dog"), limit=2, scoring=scoring)
+    assert (hits.plan.candidates, hits.plan.exact) == ("index", False)
+    assert len(hits) == 2
+    assert hits.plan.num_scored < 60
 
 
 @pytest.mark.usefixtures("way")

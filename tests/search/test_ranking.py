@@ -12,7 +12,9 @@ from anyseek.search.ranking import (
     best_row_of_each_item,
     checked_space_weights,
     directions,
+    joint_tables,
     likelihood,
+    likelihood_table,
     measure_rows,
     scores_of,
     terms_of,
@@ -24,6 +26,10 @@ from hypothesis import strategies as st
 HEADS, VOCABULARY, DIM = 4, 7, 6
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return (logits - np.log(np.exp(logits).sum(1, keepdims=True))).astype(np.float32)
+
+
 def evidence(rng: np.random.Generator, weight: float, spaces: tuple[str, ...] = ("a", "b")) -> Evidence:
     vectors = {s: rng.normal(size=DIM).astype(np.float32) for s in spaces}
     logits = {s: rng.normal(size=(HEADS, VOCABULARY)) * 3 for s in spaces}
@@ -31,27 +37,28 @@ def evidence(rng: np.random.Generator, weight: float, spaces: tuple[str, ...] = 
         (0,),
         weight,
         {s: v / np.linalg.norm(v) for s, v in vectors.items()},
-        {s: (x - np.log(np.exp(x).sum(1, keepdims=True))).astype(np.float32) for s, x in logits.items()},
+        {s: likelihood_table(log_softmax(x)) for s, x in logits.items()},
     )
 
 
 def test_likelihood_is_one_when_certain_zero_by_chance_and_bounded_below() -> None:
     certain = np.full((HEADS, VOCABULARY), -np.inf)
     certain[:, 2] = 0
+    certain = likelihood_table(certain)
     assert likelihood(certain, np.full((1, HEADS), 2)) == pytest.approx(1, abs=SMOOTHING)
     uniform = np.full((HEADS, VOCABULARY), -math.log(VOCABULARY))
-    assert likelihood(uniform, np.array([[0, 1, 2, 3]])) == pytest.approx(0)
+    assert likelihood(likelihood_table(uniform), np.array([[0, 1, 2, 3]])) == pytest.approx(0, abs=1e-6)
     worst = likelihood(certain, np.full((1, HEADS), 3))
     assert worst == pytest.approx(1 + math.log(SMOOTHING / VOCABULARY) / math.log(VOCABULARY))
 
 
 def test_likelihood_looks_up_every_head_at_its_own_token() -> None:
     rng = np.random.default_rng(0)
-    log_probs = evidence(rng, 1).log_probs["a"]
+    log_probs = log_softmax(rng.normal(size=(HEADS, VOCABULARY)))
     tokens = rng.integers(0, VOCABULARY, (5, HEADS)).astype(np.uint16)
-    for row, got in zip(tokens, likelihood(log_probs, tokens), strict=True):
+    for row, got in zip(tokens, likelihood(likelihood_table(log_probs), tokens), strict=True):
         probs = [0.99 * math.exp(log_probs[h, t]) + 0.01 / VOCABULARY for h, t in enumerate(row)]
-        assert got == pytest.approx(1 + np.mean(np.log(probs)) / math.log(VOCABULARY))
+        assert got == pytest.approx(1 + np.mean(np.log(probs)) / math.log(VOCABULARY), abs=1e-6)
 
 
 @pytest.mark.parametrize("scoring", ["cosine", "likelihood", "both"])
@@ -68,6 +75,14 @@ def test_the_direction_of_a_space_ranks_like_all_its_cosine_terms_together() -> 
     stored = rng.normal(size=(50, DIM)).astype(np.float32)
     raw = measure_rows(terms, StoredRows(lambda _, rows: stored[rows], lambda _, rows: rows), np.arange(50))
     assert np.allclose(scores_of(terms, raw), stored @ directions(terms)["a"], atol=1e-6)
+
+
+def test_the_joint_table_of_a_space_ranks_like_all_its_likelihood_terms_together() -> None:
+    rng = np.random.default_rng(1)
+    terms = terms_of([evidence(rng, 1), evidence(rng, 0.4), evidence(rng, -0.7)], {"a": 1.0}, "likelihood")
+    tokens = rng.integers(0, VOCABULARY, (50, HEADS))
+    raw = measure_rows(terms, StoredRows(lambda _, rows: rows, lambda _, rows: tokens[rows]), np.arange(50))
+    assert np.allclose(scores_of(terms, raw), likelihood(joint_tables(terms)["a"], tokens), atol=1e-6)
 
 
 def test_a_row_scores_the_same_whatever_is_scored_beside_it() -> None:
