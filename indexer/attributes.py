@@ -171,16 +171,18 @@ class AttributeTypes:
     def __init__(self, types: Mapping[str, str]) -> None:
         self._types = dict(types)
 
-    def admit(self, attributes: Mapping[str, Attribute | None]) -> tuple[dict[str, Attribute], list[str]]:
+    def admit(
+        self, attributes: Mapping[str, Attribute | None]
+    ) -> tuple[dict[str, Attribute], dict[str, str]]:
         """Keep the attributes that agree with the types seen so far, learning new keys.
 
         Integers and decimals may share a key, which then holds decimals.
 
         Returns:
-            The attributes to keep, and one sentence for each key left out.
+            The attributes to keep, and one sentence for each key left out, by key.
         """
         kept: dict[str, Attribute] = {}
-        refused: list[str] = []
+        refused: dict[str, str] = {}
         for key, value in attributes.items():
             if value is None:
                 continue
@@ -189,7 +191,7 @@ class AttributeTypes:
             if {kind, known} == {"int", "float"}:
                 self._types[key] = "float"
             elif kind != known:
-                refused.append(f"Attribute {key!r} is {known} in this collection, here it is {kind}.")
+                refused[key] = f"Attribute {key!r} is {known} in this collection, here it is {kind}."
                 continue
             kept[key] = value
         return kept, refused

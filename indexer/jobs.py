@@ -135,9 +135,8 @@ class JobRun:
 
     def _resume(self, job: Job, scan: Scan) -> tuple[Job, int]:
         """Find where to go on. Positions count only in the scan that they were made in."""
-        mark = -1 - int(
-            scan.digest[:7], 16
-        )  # the ledger's own entry for the scan: below zero, within 32 bits
+        # The ledger's own entry for the scan: below zero, where no position is, and within 32 bits.
+        mark = -1 - int(scan.digest[:7], 16)
         done = self._writer.done_shards(job.id)
         if done and mark not in done:  # files changed since: what is unchanged is recognised item by item
             self._writer.finish_job(job.id, "cancelled")

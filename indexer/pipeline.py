@@ -206,7 +206,7 @@ class Shard:
         for i, read in enumerate(reads):
             self.errors += read.errors
             if i in with_rows:
-                self.items.append(self._fit(read.item))
+                self.items.append(self._fit(read))
                 continue
             self.num_failed += 1
             if i in embedded.failures:
@@ -236,14 +236,14 @@ class Shard:
             },
         )
 
-    def _fit(self, item: Item) -> Item:
-        """Drop the attributes that do not fit the collection's columns, and list them."""
-        kept, refused = self._types.admit(item.attributes)
-        if not refused:
-            return item
-        error = InputError(" ".join(refused), code="attributes.type")
-        self.errors.append(job_error(_path_of(item), ATTRIBUTES, error))
-        return replace(item, attributes=kept)
+    def _fit(self, read: ReadItem) -> Item:
+        """Drop the attributes that do not fit the collection's columns; list those that somebody gave."""
+        kept, refused = self._types.admit(read.item.attributes)
+        told = [sentence for key, sentence in refused.items() if key in read.own_keys]
+        if told:
+            error = InputError(" ".join(told), code="attributes.type")
+            self.errors.append(job_error(_path_of(read.item), ATTRIBUTES, error))
+        return replace(read.item, attributes=kept)
 
 
 def _path_of(item: Item) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from ..errors import AnyseekError, InputError, LimitError
+from ..errors import AnyseekError, InputError, LimitError, StorageError
 from ..storage import Asset, AssetFiles, Attribute, Item, JobError
 from .attributes import check_attributes, item_facts, picture_facts, read_attributes
 from .naming import ATTRIBUTES, printable
@@ -64,11 +64,13 @@ class ReadItem:
             a part is broken counts as unchanged only while the same part is broken.
         inputs: model input by modality; empty where nothing can be embedded.
         errors: every file or value that could not be used.
+        own_keys: which of its attributes somebody gave; the others were added here.
     """
 
     item: Item
     inputs: Mapping[str, NDArray[Any]]
     errors: tuple[JobError, ...]
+    own_keys: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -89,6 +91,8 @@ class _Draft:
         """List whatever goes wrong inside as an error of this file, and go on after it."""
         try:
             yield
+        except StorageError:  # a full disk is nobody's file: it stops the job
+            raise
         except Exception as error:  # decoders meet hostile bytes: any exception is the file's fault, not ours
             self.errors.append(job_error(path, modality, error))
 
@@ -185,7 +189,7 @@ class ItemReader:
             signature="!".join([f"{self._owner}.{draft.signature}", *failed]),
             source=self._source,
         )
-        return ReadItem(item, draft.inputs, tuple(draft.errors))
+        return ReadItem(item, draft.inputs, tuple(draft.errors), frozenset(draft.own))
 
 
 def owner_of(source: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
+from ..errors import StorageError
 from ..storage import JobError
 from .sources import Source, SourceItem
 
@@ -30,6 +31,9 @@ class Scan:
     Attributes:
         digest: of all ids and signatures, in hex: equal scans found the same files.
         ignored: how many files were passed over, by reason.
+
+    Raises:
+        StorageError: there is no space for a long list in the folder for temporary files.
     """
 
     def __init__(self, source: Source, on_item: Callable[[int], None] | None = None) -> None:
@@ -39,12 +43,20 @@ class Scan:
         digest = sha256()
         for item in source.scan(self.ignored):
             line = _to_line(item)
-            self._file.write(line)
+            self._write(line)
             digest.update(line)
             self._num += 1
             if on_item is not None and self._num % _REPORT_EVERY == 0:
                 on_item(self._num)
         self.digest = digest.hexdigest()
+
+    def _write(self, line: bytes) -> None:
+        try:
+            self._file.write(line)
+        except OSError as error:
+            self._file.close()
+            where = tempfile.gettempdir()
+            raise StorageError(f"Cannot keep the list of files in {where}: {error.strerror}.") from error
 
     def __len__(self) -> int:
         return self._num

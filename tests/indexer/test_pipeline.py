@@ -139,7 +139,7 @@ def test_a_vector_that_is_not_finite_is_a_failure(model: Any) -> None:
 
 
 def read_item(id_: str, given: Inputs, **attributes: Any) -> ReadItem:
-    return ReadItem(Item(id_, attributes=attributes), given, ())
+    return ReadItem(Item(id_, attributes=attributes), given, (), frozenset(attributes))
 
 
 def test_a_shard_keeps_items_with_their_rows(model: Any) -> None:
@@ -180,3 +180,11 @@ def test_an_attribute_of_another_type_is_left_out_and_listed(model: Any) -> None
     shard.add([read_item("a", inputs(0), year="2024", ok=1)], BatchEmbedder(model, ["joint"], 4))
     assert shard.items[0].attributes == {"ok": 1}
     assert [error.code for error in shard.errors] == ["attributes.type"]
+
+
+def test_a_fact_that_clashes_with_somebodys_attribute_gives_way_silently(model: Any) -> None:
+    shard = Shard(model, AttributeTypes({"width": "str"}))
+    read = ReadItem(Item("a", attributes={"width": 7, "height": 8}), inputs(0), ())
+    shard.add([read], BatchEmbedder(model, ["joint"], 4))
+    assert shard.items[0].attributes == {"height": 8}
+    assert shard.errors == []

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anyseek.errors import InputError
+from anyseek.errors import InputError, StorageError
 from anyseek.indexer.reading import ItemReader, NewItem, ReadItem
 from anyseek.indexer.sources import FolderSource
 
@@ -236,6 +236,18 @@ def test_a_file_whose_name_no_database_holds_is_kept_by_content(
     assert asset.path is None
     assert asset.sha256 is not None
     assert assets.kept == [path]
+
+
+def test_a_full_disk_is_no_files_fault(
+    tmp_path: Path, picture: Callable[..., Path], read_one: Callable[[Path], ReadItem], assets: Assets
+) -> None:
+    def fail(_: Any) -> str:
+        raise StorageError("No space left on device.")
+
+    picture(tmp_path / "a.png").rename(tmp_path / "caf\udce9.png")
+    assets.add = fail  # type: ignore[method-assign]
+    with pytest.raises(StorageError):
+        read_one(tmp_path)
 
 
 def test_new_items_keep_bytes_in_the_library_and_values_in_the_catalog(
