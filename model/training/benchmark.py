@@ -41,7 +41,13 @@ Report = dict[str, dict[str, dict[str, float]]]
 
 
 def benchmark(
-    folder: Path, num: int = 1000, *, seed: int = 0, split: Split = "unseen", size: int = 96
+    folder: Path,
+    num: int = 1000,
+    *,
+    seed: int = 0,
+    split: Split = "unseen",
+    size: int = 96,
+    queries: Sequence[str] = tuple(QUERIES),
 ) -> Report:
     """Let every scene be found among `num` by each query.
 
@@ -55,7 +61,8 @@ def benchmark(
     moved = [embedder.read("rgb", record.rendering.rgb) for record in records[1]]
     gallery = _embed(embedder, [{"rgb": item["rgb"]} for item in given])
     report: Report = {}
-    for query, names in QUERIES.items():
+    for query in queries:
+        names = QUERIES[query]
         asked = [
             {name: moved[i] if name == "rgb" else item[name] for name in names if name in item}
             for i, item in enumerate(given)

@@ -116,8 +116,9 @@ outside data or weights went into it.
 - Targets: 16 tokens each of `dinov2_global` and `imagebind_global`, stand-ins of the same names as in 4M-21:
   the first teacher is self-supervised on images, the second is aligned with captions. They are not DINOv2 and
   ImageBind.
-- Transformer: {encoder} + {decoder} blocks, width {dim}, {heads} heads, SwiGLU, no biases; MLP/Memcodes tokenizers
-  with 16 x {codes} codes; a WordPiece vocabulary of the words that captions use. Stored as float16.
+- Transformer: {encoder} + {decoder} blocks, width {dim}, {heads} heads, SwiGLU, no biases.
+- MLP/Memcodes tokenizers with 16 x {codes} codes; a WordPiece vocabulary of the words that captions use. All
+  stored as float16.
 
 ## How it was made
 
@@ -131,8 +132,8 @@ it takes about an hour and a half, a third of it 4M. What was chosen on purpose:
   one rendering adds is noise to a search for scenes.
 - The model learns the tokenizer's whole distribution over codes, not only its mode.
 - A batch follows one component of the mixture (all of the image; all of the caption; one of boxes, palette,
-  metadata; mixes without image; Dirichlet budgets over everything); from step 400 on, what says less than image
-  and caption gets more of the batches.
+  metadata; mixes without image; Dirichlet budgets over everything); from step 400 on, what says less than
+  image and caption gets more of the batches.
 
 ## How good it is
 
@@ -149,10 +150,11 @@ tokens keep.
 
 {limits}
 
-Image and caption are near what teachers and tokens allow: with complete captions the model's own R@1 is the last
-`caption.r1` of `log_fourm.jsonl`, so what a shorter caption loses was not said. Boxes and metadata alone are
-hardly better than chance, and so is their pair: both teachers look past camera and light, which is what boxes
-and image statistics are about, and their share of the training was short. Beside another modality they help.
+Image and caption are near what teachers and tokens allow: with complete captions the model's own R@1 is the
+last `caption.r1` of `log_fourm.jsonl`, so what a shorter caption loses was not said. Boxes and metadata alone
+are hardly better than chance, and so is their pair: both teachers look past camera and light, which is what
+boxes and image statistics are about, and their share of the training was short. Beside another modality they
+help.
 
 ## Limits
 

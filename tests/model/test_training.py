@@ -10,6 +10,7 @@ from anyseek.model.inputs import InputReader
 from anyseek.model.scenes import Scene, caption, describe_scene, metadata
 from anyseek.model.tokenizers import spans
 from anyseek.model.tokenizers.text import TextTokenizer
+from anyseek.model.training.benchmark import benchmark
 from anyseek.model.training.evaluate import likelihood, ranks
 from anyseek.model.training.learning_rate import warmup_cosine
 from anyseek.model.training.mixture import (
@@ -266,3 +267,29 @@ def test_learning_rate_rises_and_falls():
     assert values[9] == 1
     assert values.index(max(values)) in (9, 10)
     assert values[-1] < 0.01
+
+
+PACKAGED = Path(load_model.__code__.co_filename).parent / "weights" / "scenes"
+
+
+def test_packaged_model_is_small_and_has_a_card():
+    files = list(PACKAGED.iterdir())
+    assert sum(path.stat().st_size for path in files) <= 16_000_000
+    assert {"README.md", "model.json", "measurements.json", "log_fourm.jsonl"} <= {
+        path.name for path in files
+    }
+    recipe = json.loads((PACKAGED / "measurements.json").read_text())["recipe"]
+    assert recipe["num_scenes"] == ScenesRecipe().num_scenes
+    assert recipe["fourm"]["steps"] == ScenesRecipe().fourm.steps
+
+
+@pytest.mark.slow
+def test_packaged_model_finds_unseen_scenes():
+    report = benchmark(
+        PACKAGED, 100, seed=7, queries=("rgb", "caption", "color_palette", "caption+color_palette")
+    )
+    found = {query: row["r1"] for query, row in report["both"].items()}
+    assert found["rgb"] > 0.9
+    assert found["caption"] > 0.6
+    assert found["color_palette"] > 0.2
+    assert found["caption+color_palette"] > max(found["caption"], found["color_palette"])
