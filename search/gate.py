@@ -73,15 +73,24 @@ class Gate:
     def _refusal(self, scope: Scope) -> Response | None:
         """The answer to a request that goes no further, None for the others."""
         headers = Headers(scope=scope)
-        if self._key is not None and _local_path(scope).startswith("/v1"):
-            scheme, _, token = headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(_digest(token.strip()), self._key):
-                detail = "This server asks for its key: send the header Authorization: Bearer KEY."
-                return problem(scope, 401, "request.key", detail, headers={"WWW-Authenticate": "Bearer"})
+        if self._key is not None and _local_path(scope).startswith("/v1") and not self._has_key(headers):
+            detail = "This server asks for its key: send the header Authorization: Bearer KEY."
+            return problem(scope, 401, "request.key", detail, headers={"WWW-Authenticate": "Bearer"})
+        if (
+            self._key is None
+            and scope["method"] not in ("GET", "HEAD", "OPTIONS")
+            and _is_foreign_form(headers)
+        ):
+            detail = "A form from another site is refused; send JSON, or give the server a key."
+            return problem(scope, 403, "request.cross_site", detail)
         length = headers.get("content-length", "0")
         if not length.isdecimal():
             return problem(scope, 400, "request.invalid", "The Content-Length is not a number.")
         return self._too_large(scope) if int(length[:20]) > self._max_body_bytes else None
+
+    def _has_key(self, headers: Headers) -> bool:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        return scheme.lower() == "bearer" and hmac.compare_digest(_digest(token.strip()), self._key or b"")
 
     def _too_large(self, scope: Scope) -> Response:
         detail = f"The request's body is larger than {self._max_body_bytes:,} bytes; send smaller files."
@@ -136,6 +145,16 @@ def _local_path(scope: MutableMapping[str, Any]) -> str:
     """The path below the point where this application is mounted."""
     path, root = str(scope["path"]), str(scope.get("root_path", ""))
     return path[len(root) :] if root and path.startswith(root) else path
+
+
+def _is_foreign_form(headers: Headers) -> bool:
+    """Whether a page of another site sends this through its visitor's browser, as it may any form.
+
+    JSON it may not send without being allowed to, so nothing more is needed there.
+    """
+    kind = headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+    forms = ("multipart/form-data", "application/x-www-form-urlencoded", "text/plain")
+    return headers.get("sec-fetch-site") == "cross-site" and kind in forms
 
 
 def _digest(text: str) -> bytes:

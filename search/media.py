@@ -62,7 +62,7 @@ def thumbnail_answer(store: Store, item: Item, size: int, request: Request) -> R
     return Response(content, media_type=f"image/{kind.lower()}", headers=headers)
 
 
-@lru_cache(maxsize=1024)  # about 10 kB each
+@lru_cache(maxsize=256)  # some 10 kB each, 150 kB at the largest size
 def _encoded(path: Path, _mtime_ns: int, modality: str, size: int, kind: str) -> bytes:
     buffer = io.BytesIO()
     thumbnail(path, modality, size).save(buffer, format=kind, quality=82)

@@ -146,9 +146,8 @@ def measure_rows(terms: Sequence[Term], stored: StoredRows, rows: Ints) -> Float
 def likelihood_table(log_probs: Floats) -> Floats:
     """What each token says of an item: log-probabilities (H, V) smoothed and scaled, 1 certain, 0 chance."""
     vocabulary = log_probs.shape[1]
-    rest = np.float32(np.log(SMOOTHING / vocabulary))
-    smooth = np.logaddexp(log_probs + np.float32(np.log(1 - SMOOTHING)), rest)
-    return 1 + smooth / np.float32(np.log(vocabulary))
+    smooth = np.exp(log_probs) * np.float32(1 - SMOOTHING) + np.float32(SMOOTHING / vocabulary)
+    return 1 + np.log(smooth) / np.float32(np.log(vocabulary))
 
 
 def likelihood(table: Floats, tokens: Ints) -> Floats:

@@ -470,6 +470,18 @@ def test_a_key_is_asked_for_under_v1_only(engine: SearchEngine) -> None:
     assert_problem(client.post(SEARCH, content=b"x" * 10**6), 401, "request.key")
 
 
+def test_a_form_from_another_site_is_refused_unless_it_has_the_key(engine: SearchEngine) -> None:
+    files = {"request": json.dumps(caption()).encode()}
+    foreign = {"sec-fetch-site": "cross-site"}
+    client = TestClient(create_app(engine))
+    assert_problem(client.post(SEARCH, files=files, headers=foreign), 403, "request.cross_site")
+    assert client.post(SEARCH, files=files, headers={"sec-fetch-site": "same-origin"}).status_code == 200
+    assert client.post(SEARCH, json=caption(), headers=foreign).status_code == 200
+    assert client.get("/", headers=foreign).status_code == 200
+    keyed = TestClient(create_app(engine, api_key="k"))
+    assert keyed.post(SEARCH, files=files, headers=foreign | {"authorization": "Bearer k"}).status_code == 200
+
+
 def test_routers_of_other_rooms_share_prefix_key_and_problems(engine: SearchEngine) -> None:
     router = APIRouter()
 
