@@ -1,9 +1,8 @@
 """Jobs in the background of a server: one at a time, each in a thread of its own."""
 
 import threading
-from contextlib import suppress
 
-from ..errors import AnyseekError, ConflictError
+from ..errors import ConflictError
 from ..storage import Job, Store
 from .indexer import Indexer
 from .progress import IndexProgress
@@ -76,7 +75,7 @@ class JobRunner:
         def work() -> None:
             error: Exception | None = None
             try:
-                indexer.index(
+                report = indexer.index(
                     collection,
                     source,
                     progress=job.tell,
@@ -84,11 +83,11 @@ class JobRunner:
                     publish=publish,
                     should_stop=lambda: job.cancelled,
                 )
+                if report.state == "stopped":
+                    with writing(self._store) as writer:
+                        writer.finish_job(report.job_id, "cancelled")
             except Exception as caught:  # reported to whoever asks for the job; a thread has no other caller
                 error = caught
-            if job.cancelled and job.ids:
-                with suppress(AnyseekError), writing(self._store) as writer:
-                    writer.finish_job(job.ids[-1], "cancelled")
             job.finish(error)
 
         with self._lock:
