@@ -30,6 +30,8 @@ _SKIPPED_FOLDERS = frozenset({"@eadir", "__macosx", "#recycle", "$recycle.bin"})
 # Part of every signature: raise it when unchanged files have to be read again, as for a new attribute.
 _SIGNATURE_VERSION = "1"
 
+_LINK_OUTSIDE = ("source.link_outside", "The link leaves the folder.")
+
 Layout = Literal["auto", "side_files", "folders"]
 
 
@@ -112,7 +114,13 @@ class FolderSource:
             InputError: the root itself cannot be listed.
         """
         counts: Counter[str] = Counter() if ignored is None else ignored
-        stack = [self._list(_Place(self.prefix, self._top(counts)), counts)]
+        top = self._top(counts)
+        inside = [folder for folder in top if folder.path.resolve().is_relative_to(self.root)]
+        for folder in top:
+            if folder not in inside:
+                id_ = _join(self.prefix, printable(folder.path.name))
+                yield SourceItem(id_, {}, None, "", (_problem(folder.path, folder.slot, *_LINK_OUTSIDE),))
+        stack = [self._list(_Place(self.prefix, inside), counts)]
         while stack:  # not recursive: folders can nest deeper than Python's stack
             found = next(stack[-1], None)
             if found is None:
@@ -189,14 +197,14 @@ class FolderSource:
         elif Path(entry.path).resolve().is_relative_to(self.root):
             ignored["linked folders"] += 1
         else:
-            listing.add_problem(stem, entry.path, slot, "source.link_outside", "The link leaves the folder.")
+            listing.add_problem(stem, entry.path, slot, *_LINK_OUTSIDE)
 
     def _add_file(
         self, listing: "_Listing", named: Named, entry: "os.DirEntry[str]", status: os.stat_result
     ) -> None:
         path = str(Path(entry.path).resolve()) if entry.is_symlink() else entry.path
         if entry.is_symlink() and not Path(path).is_relative_to(self.root):
-            code, message = "source.link_outside", "The link leaves the folder."
+            code, message = _LINK_OUTSIDE
         elif not stat.S_ISREG(status.st_mode):  # a pipe would block whoever opens it
             code, message = "source.not_a_file", "It is not a regular file."
         elif named.rank < 0:
@@ -245,9 +253,7 @@ class _Listing:
     problems: defaultdict[str, list[JobError]] = field(default_factory=lambda: defaultdict(list))
 
     def add_problem(self, stem: str, path: Path | str, slot: str | None, code: str, message: str) -> None:
-        self.problems[stem].append(
-            JobError(path=printable(path), modality=slot or "", code=code, message=message)
-        )
+        self.problems[stem].append(_problem(path, slot, code, message))
 
     def items(self, parent: str, stem: str, ignored: Counter[str]) -> Iterator[SourceItem]:
         """Yield the item of this name, and one more for every further picture of the same name."""
@@ -269,6 +275,10 @@ class _Listing:
             ignored["attributes without an item"] += len(slots)
         for name, file in sorted(extra.items(), key=lambda pair: natural_key(pair[0])):
             yield _item(_join(parent, name), {"rgb": file}, ())
+
+
+def _problem(path: Path | str, slot: str | None, code: str, message: str) -> JobError:
+    return JobError(path=printable(path), modality=slot or "", code=code, message=message)
 
 
 def _item(id_: str, slots: Mapping[str, _File], problems: tuple[JobError, ...]) -> SourceItem:

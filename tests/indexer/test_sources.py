@@ -194,6 +194,17 @@ def test_links_inside_are_followed_and_links_outside_are_listed(tmp_path: Path) 
     assert all(path.is_relative_to(root) for item in items.values() for path in item.files.values())
 
 
+def test_a_modality_folder_that_is_a_link_out_is_listed(tmp_path: Path) -> None:
+    make(tmp_path / "outside", "1.png")
+    root = make(tmp_path / "root", "rgb/1.jpg", "caption/1.txt", "kept/1.png")
+    (root / "depth").symlink_to(tmp_path / "outside")
+    (root / "normal").symlink_to(root / "kept")
+    items = scan(root)
+    assert set(items["1"].files) == {"rgb", "caption", "normal"}
+    assert codes(items["depth"]) == ["source.link_outside"]
+    assert all(path.is_relative_to(root) for path in items["1"].files.values())
+
+
 def test_a_linked_root_is_its_target(tmp_path: Path) -> None:
     make(tmp_path / "real", "a.jpg")
     (tmp_path / "link").symlink_to(tmp_path / "real")
