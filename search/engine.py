@@ -1,5 +1,4 @@
-"""One search from the query to the hits: read the parts, embed them, look up, score, join with the
-catalog."""
+"""One search, from the query to the hits: read, embed, look up, score, join with the catalog."""
 
 from __future__ import annotations
 

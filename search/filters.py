@@ -266,8 +266,7 @@ class Not(Filter):
 
 
 class Field:
-    """An attribute by its key; comparing it makes a `Filter`. Get one as `F.year` or `F["key with
-    space"]`."""
+    """An attribute by its key, from `F.year` or `F["key with space"]`; comparing it makes a `Filter`."""
 
     __hash__ = None  # type: ignore[assignment]  # == makes a filter
 
