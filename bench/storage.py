@@ -19,6 +19,8 @@ import numpy as np
 from anyseek.storage import Asset, Item, Rows, SpaceRecord, Store, Writer
 
 SHARES = (0.001, 0.01, 0.1, 0.5)
+ASSETS = (Asset("rgb", path="/photos/2024/0001.jpg"), Asset("caption", value="a quiet harbour at dusk"))
+ATTRIBUTES = {"license": "cc0", "width": 640.5, "tags": ["sea", "boat"]}
 
 
 def median_ms(work: Callable[[], object], repeats: int = 100) -> float:
@@ -47,11 +49,7 @@ def fill(writer: Writer, num_rows: int, dim: int, batch: int) -> list[float]:
     times: list[float] = []
     for first in range(0, num_rows, batch):
         ids = [f"2024/{number:08d}" for number in range(first, min(first + batch, num_rows))]
-        items = [
-            Item(id, [Asset("rgb", path=f"/photos/{id}.jpg"), Asset("caption", value="a quiet harbour at dusk")],
-                 {"year": 2000 + number % 25, "license": "cc0", "width": 640.5, "tags": ["sea", "boat"]}, id)
-            for number, id in enumerate(ids)
-        ]  # fmt: skip
+        items = [Item(id, ASSETS, ATTRIBUTES | {"number": number}, id) for number, id in enumerate(ids)]
         vectors = unit(rng, len(ids), dim)
         tokens = rng.integers(0, 8192, (len(ids), 16))
         rows = Rows(ids, ["joint"] * len(ids), {"dino": vectors}, {"dino": tokens})

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Select, bindparam, func, select
 
 from ..errors import NotFoundError
 from . import tables as t
@@ -40,6 +40,21 @@ class Changes:
     segments: Mapping[int, Segment]
 
 
+# The queries of every search, built once: building one costs as much as SQLite takes to answer it.
+_HEAD = select(t.collections.c.id, t.collections.c.revision).where(t.collections.c.name == bindparam("name"))
+_ITEMS = select(t.items).where(
+    t.items.c.collection_id == bindparam("owner"), t.items.c.id.in_(bindparam("ids", expanding=True))
+)
+_ASSETS = (
+    select(t.assets)
+    .where(
+        t.assets.c.collection_id == bindparam("owner"),
+        t.assets.c.item_id.in_(bindparam("ids", expanding=True)),
+    )
+    .order_by(t.assets.c.item_id, t.assets.c.position)
+)
+
+
 class Catalog:
     """Read access to everything a library knows that is not a vector. Safe from many threads."""
 
@@ -59,19 +74,21 @@ class Catalog:
 
     def head(self, name: str) -> tuple[str, int]:
         """(id, revision) of a collection: all a reader asks when nothing changed. Raises NotFoundError."""
-        query = select(t.collections.c.id, t.collections.c.revision).where(t.collections.c.name == name)
         with self._database.read() as connection:
-            row = connection.execute(query).one_or_none()
-            return (row.id, row.revision) if row else (find_collection(connection, name).id, 0)
+            return _head(connection, name)
+
+    def version(self) -> int | None:
+        """A number that changes with every commit to the catalog; None where the database has none."""
+        return self._database.version()
 
     def items(self, collection: str, ids: Sequence[str]) -> list[Item]:
         """The items of those ids, in that order; ids that do not exist are left out."""
         with self._database.read() as connection:
-            owner = find_collection(connection, collection).id
+            owner, _ = _head(connection, collection)
             found: dict[str, Item] = {}
             for chunk in chunks(ids):
-                query = select(t.items).where(t.items.c.collection_id == owner, t.items.c.id.in_(chunk))
-                found |= {item.id: item for item in _with_assets(connection, owner, query)}
+                rows = connection.execute(_ITEMS, {"owner": owner, "ids": chunk}).all()
+                found |= {item.id: item for item in _with_assets(connection, owner, rows)}
         return [found[id] for id in ids if id in found]
 
     def page(self, collection: str, *, after: str = "", limit: int = 100) -> list[Item]:
@@ -79,7 +96,8 @@ class Catalog:
         with self._database.read() as connection:
             owner = find_collection(connection, collection).id
             query = select(t.items).where(t.items.c.collection_id == owner, t.items.c.id > after)
-            return _with_assets(connection, owner, query.order_by(t.items.c.id).limit(limit))
+            rows = connection.execute(query.order_by(t.items.c.id).limit(limit)).all()
+            return _with_assets(connection, owner, rows)
 
     def signatures(self, collection: str) -> Iterator[tuple[str, str]]:
         """(id, signature) of every item whose vectors are intact, so that the others are indexed again."""
@@ -190,6 +208,15 @@ def find_collection(connection: Connection, name: str) -> Collection:
     return _collection(connection, row)
 
 
+def _head(connection: Connection, name: str) -> tuple[str, int]:
+    """(id, revision) of a collection. Raises NotFoundError, listing the known names."""
+    row = connection.execute(_HEAD, {"name": name}).one_or_none()
+    if row is not None:
+        return row.id, row.revision
+    collection = find_collection(connection, name)  # raises, with the names
+    return collection.id, collection.revision
+
+
 def find_job(connection: Connection, job_id: str) -> Job:
     """One job. Raises NotFoundError."""
     row = connection.execute(_jobs_query().where(t.jobs.c.id == job_id)).one_or_none()
@@ -279,16 +306,10 @@ def _segment(row: Row[Any]) -> Segment:
     return Segment(row.name, row.num_rows, row.num_bytes, row.sha256, row.revision, row.state)
 
 
-def _with_assets(connection: Connection, collection_id: str, query: Select[Any]) -> list[Item]:
-    rows = connection.execute(query).all()
+def _with_assets(connection: Connection, collection_id: str, rows: Sequence[Row[Any]]) -> list[Item]:
     assets: dict[str, list[Asset]] = {row.id: [] for row in rows}
     for chunk in chunks(list(assets)):
-        found = (
-            select(t.assets)
-            .where(t.assets.c.collection_id == collection_id, t.assets.c.item_id.in_(chunk))
-            .order_by(t.assets.c.item_id, t.assets.c.position)
-        )
-        for row in connection.execute(found):
+        for row in connection.execute(_ASSETS, {"owner": collection_id, "ids": chunk}):
             asset = Asset(row.modality, row.path, row.sha256, row.value, row.media_type)
             assets[row.item_id].append(asset)
     return [Item(row.id, tuple(assets[row.id]), row.attributes, row.signature, row.source) for row in rows]

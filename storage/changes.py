@@ -114,7 +114,16 @@ def add_items(
         ],
     )
     assets = [
-        {"collection_id": collection_id, "item_id": item.id, "position": position, **asdict(asset)}
+        {
+            "collection_id": collection_id,
+            "item_id": item.id,
+            "position": position,
+            "modality": asset.modality,
+            "path": asset.path,
+            "sha256": asset.sha256,
+            "value": asset.value,  # not `asdict`, which copies it
+            "media_type": asset.media_type,
+        }
         for item, _ in items
         for position, asset in enumerate(item.assets)
     ]

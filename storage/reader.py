@@ -31,20 +31,23 @@ class Reader:
     def __init__(self, folder: Path, catalog: Catalog) -> None:
         self._folder = folder
         self._catalog = catalog
-        self._snapshots: dict[str, Snapshot] = {}
+        # With the version of the catalog at which each was the newest.
+        self._snapshots: dict[str, tuple[Snapshot, int | None]] = {}
         self._problems: dict[tuple[str, str], Problem] = {}
         self._lock = threading.Lock()
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest snapshot of a collection. Raises NotFoundError."""
+        version = self._catalog.version()  # before the rest: what is committed meanwhile is seen next time
+        known, as_of = self._snapshots.get(name, (None, None))
+        if known is not None and version is not None and as_of == version:
+            return known
         head = self._catalog.head(name)
-        known = self._snapshots.get(name)
-        if known is None or (known.collection.id, known.revision) != head:
-            with self._lock:
-                known = self._snapshots.get(name)
-                if known is None or (known.collection.id, known.revision) != head:
-                    known = self._newest(name, known)
-                    self._snapshots[name] = known
+        with self._lock:
+            known, _ = self._snapshots.get(name, (None, None))
+            if known is None or known.collection.id != head[0] or known.revision < head[1]:
+                known = self._newest(name, known)
+            self._snapshots[name] = known, version
         return known
 
     def problems(self) -> list[Problem]:

@@ -25,12 +25,15 @@ def search_exactly(
 def best(scores: NDArray[np.floating], rows: NDArray[np.integer], k: int) -> Matches:
     """Candidates (Q, n) in the order of matches: by score, ties by row; cut or padded to `k`.
 
-    A candidate of row -1 or score -inf is none.
+    A candidate of row -1 is none.
     """
-    scores = np.where(rows >= 0, scores, -np.inf).astype(np.float32)
+    scores = np.where(rows >= 0, scores, -np.inf).astype(np.float32, copy=False)
     order = np.lexsort((rows, -scores), axis=-1)[:, :k]
-    found = Matches.none(len(scores), k)
-    found.scores[:, : order.shape[1]] = np.take_along_axis(scores, order, 1)
-    found.rows[:, : order.shape[1]] = np.take_along_axis(rows, order, 1)
-    found.rows[np.isneginf(found.scores)] = -1
-    return found
+    query = np.arange(len(scores))[:, None]
+    found = Matches(scores[query, order], rows[query, order].astype(np.int64, copy=False))
+    if order.shape[1] == k:
+        return found
+    padded = Matches.none(len(scores), k)
+    padded.scores[:, : order.shape[1]] = found.scores
+    padded.rows[:, : order.shape[1]] = found.rows
+    return padded

@@ -159,6 +159,15 @@ def test_a_reader_sees_what_another_store_commits(store: Store, writer: Writer, 
         assert reader.snapshot("photos").num_items == 0
 
 
+def test_a_closed_store_says_so(store: Store, writer: Writer, samples) -> None:
+    samples.commit(writer, ["a"])
+    snapshot = store.snapshot("photos")
+    store.close()
+    for ask in (store.collections, lambda: store.snapshot("photos"), lambda: snapshot.items(["a"])):
+        with pytest.raises(StorageError, match="closed"):
+            ask()
+
+
 def test_snapshots_outlive_their_store(store: Store, writer: Writer, samples) -> None:
     samples.commit(writer, ["a"])
     writer.publish("photos")
