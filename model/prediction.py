@@ -80,9 +80,17 @@ class PaddedPredictor:
 
     def __call__(self, items: Sequence[Item]) -> dict[str, Tensor]:
         """Logits float32 (B, n, V) by target."""
+        return self.forward(self.prepare(items))
+
+    def prepare(self, items: Sequence[Item]) -> dict[str, Tokens]:
+        """Bring items onto the device, padded to one batch."""
         names = [name for name in self._model.inputs if any(name in item for item in items)]
-        encoded = self._model.encode({name: self._tokens(name, items) for name in names})
-        queries = self._targets.queries.expand(len(items), -1, -1)
+        return {name: self._tokens(name, items) for name in names}
+
+    def forward(self, batch: Mapping[str, Tokens]) -> dict[str, Tensor]:
+        """Logits float32 (B, n, V) by target of what `prepare` gave."""
+        encoded = self._model.encode(batch)
+        queries = self._targets.queries.expand(len(encoded.mask), -1, -1)
         return self._targets.logits(self._model.run_decoder(queries, encoded, self._targets.bias))
 
     def _tokens(self, name: str, items: Sequence[Item]) -> Tokens:
