@@ -118,9 +118,10 @@ def index(
             progress=_index_progress(show),
             should_stop=should_stop,
         )
-        errors = [asdict(error) for error in report.errors]
+        errors = [asdict(error) for error in report.errors]  # read from the catalog, which closes below
+        summary = report.to_json() | {"errors": errors}
     if as_json:
-        click.echo(json.dumps(report.to_json() | {"errors": errors}))
+        click.echo(json.dumps(summary))
     else:
         _print_report(report, errors)
     if report.state == "stopped":
