@@ -212,9 +212,10 @@ class VectorQuantized(nn.Module):
 
     def features(self, values: Tensor) -> Tensor:
         """What the encoder makes of values as in `encode`: (B, *S, width)."""
+        weight = self.quant_proj.weight
         if self.config.n_labels is not None:
-            return self.encoder(self.cls_emb(values.long()))
-        values = values.movedim(1, -1).to(self.quant_proj.weight.dtype)
+            return self.encoder(self.cls_emb(values.to(weight.device, torch.int64)))
+        values = values.movedim(1, -1).to(weight)
         if self.config.undo_std:
             mean, std = values.new_tensor(_IMAGENET_MEAN), values.new_tensor(_IMAGENET_STD)
             values = (values * std + mean) * 2 - 1

@@ -315,8 +315,11 @@ def tokenizer_cases(path: Path) -> Iterator[Case]:
 def diffusion_cases(path: Path) -> Iterator[Case]:
     yield Case(f"{path.stem}/weights", lambda: check_whole_tokenizer_loads(path))
     recorded = path.with_suffix(".npz")
+    parts = {"x": check_encoding_stages, "x_noised": check_denoiser, "ddim/timesteps": check_ddim}
     for group in run_groups(recorded):
-        for part, check in {"denoise": check_denoiser, "ddim": check_ddim}.items():
+        with np.load(recorded) as data:
+            checks = {part: check for part, check in parts.items() if f"{group}{part}" in data.files}
+        for part, check in checks.items():
             yield Case(
                 f"{path.stem}/{group}{part}",
                 lambda group=group, check=check: check(path, under(arrays(recorded), group)),
@@ -328,7 +331,8 @@ def run_groups(recorded: Path) -> list[str]:
     if not recorded.exists():
         return []
     with np.load(recorded) as data:
-        return sorted(key.removesuffix("x") for key in data.files if key == "x" or key.endswith("/x"))
+        inputs = [re.fullmatch(r"(.*/)?(x|tokens|free_tokens)", key) for key in data.files]
+    return sorted({match[1] or "" for match in inputs if match})
 
 
 def check_whole_tokenizer_loads(path: Path) -> None:
@@ -346,22 +350,34 @@ def check_whole_tokenizer_loads(path: Path) -> None:
 def check_tokenizer(path: Path, data: dict[str, np.ndarray]) -> None:
     model = load_tokenizer(path)
     assert isinstance(model, VQVAE)
-    values = torch.from_numpy(data.pop("x"))
-    found = encoded_stages(model, values)
-    decoded = model.decode(found["tokens"])
-    assert torch.equal(model(values).values, decoded)
-    found |= {
-        "decoded": decoded,
-        "argmax": decoded_values("semseg", decoded),
-        "mask_prob": decoded_values("sam_instance", decoded),
-        "tokens_flat16": found["tokens"].flatten(1),
-    }
+    found: dict[str, Tensor] = {}
+    ids = torch.from_numpy(data["tokens"]) if "tokens" in data else None
+    if "x" in data:
+        values = torch.from_numpy(data.pop("x"))
+        found = encoded_stages(model, values)
+        ids = found["tokens"]
+        assert torch.equal(model(values).values, model.decode(ids))
+    if ids is not None:
+        found |= decoded_stages(model, ids)
     if "free_tokens" in data:
         found["free_decoded"] = model.decode(torch.from_numpy(data.pop("free_tokens")))
     if "free_pose_matrices" in data:
         count = len(data["free_pose_matrices"])
         found["free_pose_matrices"] = found["free_decoded"][:count].reshape(count, 23, 3, 3)
     assert_all_agree(found, data)
+
+
+def decoded_stages(model: VQVAE, ids: Tensor) -> dict[str, Tensor]:
+    """What becomes of ids, by the recorded names."""
+    decoded = model.decode(ids)
+    return {
+        "tokens": ids,
+        "embedding_from_tokens": model.look_up(ids),
+        "decoded": decoded,
+        "argmax": decoded_values("semseg", decoded),
+        "mask_prob": decoded_values("sam_instance", decoded),
+        "tokens_flat16": ids.flatten(1),
+    }
 
 
 def encoded_stages(model: VectorQuantized, values: Tensor) -> dict[str, Tensor]:
@@ -376,15 +392,23 @@ def encoded_stages(model: VectorQuantized, values: Tensor) -> dict[str, Tensor]:
     }
 
 
+ENCODED = ("encoder_out", "latent", "quant", "tokens", "embedding_from_tokens")
+
+
+@torch.no_grad()
+def check_encoding_stages(path: Path, data: dict[str, np.ndarray]) -> None:
+    found = encoded_stages(load_tokenizer(path), torch.from_numpy(data["x"]))
+    assert_all_agree(found, {key: data[key] for key in ENCODED if key in data})
+
+
 @torch.no_grad()
 def check_denoiser(path: Path, data: dict[str, np.ndarray]) -> None:
     model = load_tokenizer(path)
     assert isinstance(model, DiVAE)
     given = {key: torch.from_numpy(data.pop(key)) for key in ("x", "noise", "t", "cond_mask") if key in data}
     values, times = given["x"], given["t"]
-    found = encoded_stages(model, values)
     noised = model.diffusion.add_noise(values, given["noise"], times)
-    found |= {
+    found = {
         "x_noised": noised,
         "denoiser_out": model(values, noised, times).values,
         "denoiser_out_masked": model(values, noised, times, given.get("cond_mask")).values,
@@ -392,8 +416,10 @@ def check_denoiser(path: Path, data: dict[str, np.ndarray]) -> None:
     for name in data:
         if name.startswith("denoiser_out_scalar_t"):
             time = torch.tensor([int(name.removeprefix("denoiser_out_scalar_t"))])
-            found[name] = model.denoise(noised, time, found["quant"])
-    assert_all_agree(found, {key: data[key] for key in data if key != "init_noise" and "/" not in key})
+            found[name] = model.denoise(noised, time, model.look_up(model.encode(values)))
+    assert_all_agree(
+        found, {key: data[key] for key in data if key not in (*ENCODED, "init_noise") and "/" not in key}
+    )
 
 
 @torch.no_grad()
