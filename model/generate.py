@@ -16,6 +16,7 @@ from .drafts import PUBLISHED_CONTROLS, ControlIds, Draft, GridTarget, SequenceT
 from .fourm import FourM
 from .guidance import Given, Item, Part, Row, all_used, read_given
 from .modalities import Modality
+from .packed import packed_twin
 from .plans import TargetPlan
 from .sampling import Chooser, SeededChooser
 
@@ -28,11 +29,13 @@ class Generator:
 
     Args:
         fourm: the model, in evaluation mode. To decode a grid in several steps it must also take it as input.
+            On a processor the weights of its linear layers are copied into another layout: drop the model
+            afterwards if nothing else needs it.
         controls: ids of its text tokenizer.
     """
 
     def __init__(self, fourm: FourM, controls: ControlIds = PUBLISHED_CONTROLS) -> None:
-        self.fourm = fourm
+        self.fourm = packed_twin(fourm)
         self.controls = controls
 
     def generate(

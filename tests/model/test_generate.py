@@ -447,6 +447,20 @@ def test_text_that_is_over_is_not_computed_further(generator: Generator) -> None
     assert sum(decoder.tokens) == sum(map(len, drawn)) < 6 * 40
 
 
+def test_packed_weights_predict_the_same_and_leave_the_model_alone() -> None:
+    for variant in VARIANTS.values():
+        model = make_model(replace(CONFIG, **variant))
+        keys = set(model.state_dict())
+        twin = Generator(model, CONTROLS).fourm
+        assert set(model.state_dict()) == keys
+        shared = "encoder_embeddings.caption.token_emb.weight"
+        assert twin.get_parameter(shared) is model.get_parameter(shared)
+        batch = plain_rows(draw_conditions(0, "rgb@32", CAPTION))
+        with torch.inference_mode():
+            found, expected = (one.decode(one.encode(batch), [DEPTH])[DEPTH] for one in (twin, model))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+
+
 # --- editing
 
 
