@@ -6,7 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO
 
-from ..errors import CorruptError, NotFoundError
+from ..errors import CorruptError, InputError, NotFoundError
 from .checks import is_sha256
 from .files import new_file, sha256_of, sync_new_folder
 
@@ -16,7 +16,8 @@ _BLOCK = 1 << 20
 class AssetFiles:
     """The asset files of a library, under `assets/<first 2 hex digits>/<sha256>`.
 
-    Files that stay where they are (referenced by absolute path in `Asset.path`) are not read here.
+    Files that stay where they are (referenced by absolute path in `Asset.path`) are not read here. To add is
+    for the process that has the library's writer: a writer deletes unfinished files of others when it opens.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,10 +29,15 @@ class AssetFiles:
         Durable when it returns; adding the same bytes again costs one hash.
 
         Raises:
+            InputError: the file to copy cannot be read.
             StorageError: it cannot be written (a full disk); nothing is left behind.
         """
         if isinstance(content, Path):
-            with content.open("rb") as file:
+            try:
+                file = content.open("rb")
+            except OSError as error:
+                raise InputError(f"Cannot read '{content}': {error.strerror or error}.") from error
+            with file:
                 return self.add(file)
         if isinstance(content, bytes):
             content = BytesIO(content)

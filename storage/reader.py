@@ -34,7 +34,7 @@ class Reader:
         # With the version of the catalog at which each was the newest.
         self._snapshots: dict[str, tuple[Snapshot, int | None]] = {}
         self._problems: dict[tuple[str, str], Problem] = {}
-        self._lock = threading.Lock()
+        self._locks: dict[str, threading.Lock] = {}
 
     def snapshot(self, name: str) -> Snapshot:
         """The newest snapshot of a collection. Raises NotFoundError."""
@@ -43,7 +43,8 @@ class Reader:
         if known is not None and version is not None and as_of == version:
             return known
         head = self._catalog.head(name)
-        with self._lock:
+        # One collection's new generation may take seconds to check; the others need not wait for it.
+        with self._locks.setdefault(name, threading.Lock()):
             known, _ = self._snapshots.get(name, (None, None))
             if known is None or known.collection.id != head[0] or known.revision < head[1]:
                 known = self._newest(name, known)
@@ -52,11 +53,10 @@ class Reader:
 
     def problems(self) -> list[Problem]:
         """Damage met so far in files that the library still has."""
-        with self._lock:
-            for (collection_id, name), problem in list(self._problems.items()):
-                if not self._is_listed(collection_id, problem):
-                    del self._problems[collection_id, name]
-            return list(self._problems.values())
+        for (collection_id, name), problem in list(self._problems.items()):
+            if not self._is_listed(collection_id, problem):
+                self._problems.pop((collection_id, name), None)
+        return list(self._problems.values())
 
     def _is_listed(self, collection_id: str, problem: Problem) -> bool:
         known = {collection.id: collection.name for collection in self._catalog.collections()}

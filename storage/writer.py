@@ -47,7 +47,9 @@ from .sweep import sweep_collection, sweep_library
 
 
 class Writer:
-    """Changes a library; from `Store.writer()`, used as a context manager; safe from many threads.
+    """Changes a library; from `Store.writer()`, used as a context manager.
+
+    Safe from many threads, one change at a time: a commit waits for a publishing to end.
 
     Args:
         folder: where the collections' folders lie.

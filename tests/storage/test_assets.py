@@ -5,7 +5,7 @@ import io
 from pathlib import Path
 
 import pytest
-from anyseek.errors import CorruptError, NotFoundError, StorageError
+from anyseek.errors import CorruptError, InputError, NotFoundError, StorageError
 from anyseek.storage import AssetFiles, Store
 
 
@@ -23,6 +23,12 @@ def test_bytes_files_and_streams_of_one_content_are_one_file(assets: AssetFiles,
     assert added == {hashlib.sha256(content).hexdigest()}
     assert [path for path in assets.folder.rglob("*") if path.is_file()] == [assets.path(*added)]
     assert assets.read(*added) == content
+
+
+def test_a_file_that_cannot_be_read_is_named(assets: AssetFiles, tmp_path: Path) -> None:
+    for path in (tmp_path / "absent", tmp_path):
+        with pytest.raises(InputError, match=str(path)):
+            assets.add(path)
 
 
 def test_empty_content_is_content(assets: AssetFiles) -> None:

@@ -119,12 +119,12 @@ def test_the_same_snapshot_serves_until_something_changes(
 
 
 def test_many_commits_keep_few_parts(store: Store, writer: Writer, samples) -> None:
-    for number in range(40):
+    for number in range(20):
         samples.commit(writer, [f"{number}", f"{number // 2} again"], version=number)
         snapshot = store.snapshot("photos")
         assert len(snapshot.parts) <= 9
-    assert sorted(snapshot.item_ids) == sorted({*map(str, range(40)), *(f"{n} again" for n in range(20))})
-    assert all(samples.found(store, str(number), version=number) for number in range(40))
+    assert sorted(snapshot.item_ids) == sorted({*map(str, range(20)), *(f"{n} again" for n in range(10))})
+    assert all(samples.found(store, str(number), version=number) for number in range(20))
 
 
 def test_an_empty_collection_can_be_asked(store: Store, writer: Writer) -> None:
