@@ -522,18 +522,18 @@ def _render_scenes(home: Path, num_scenes: int, seed: int) -> None:
 
 
 def _scene_query(home: Path, kind: str, name: str) -> Query:
-    """The query of one kind that scene `name` should answer, from its side files."""
+    """The query of one kind that scene `name` should answer, with the content of its side files."""
     from .search import Query, QueryPart
 
     def part(modality: str) -> QueryPart:
-        scenes = home / "scenes"
-        match modality:
-            case "rgb":
-                return QueryPart("rgb", home / "queries" / f"{name}.png")
-            case "caption":
-                return QueryPart("caption", scenes / f"{name}.caption.txt")
-            case _:
-                return QueryPart(modality, scenes / f"{name}.{modality}.json")
+        if modality == "rgb":
+            return QueryPart("rgb", home / "queries" / f"{name}.png")
+        if modality == "caption":
+            return QueryPart(
+                "caption", (home / "scenes" / f"{name}.caption.txt").read_text(encoding="utf-8").strip()
+            )
+        content = (home / "scenes" / f"{name}.{modality}.json").read_text(encoding="utf-8")
+        return QueryPart(modality, json.loads(content))
 
     return Query(tuple(part(modality) for modality in kind.split("+")))
 
@@ -547,7 +547,8 @@ def _draw_scenes(library: Library, home: Path) -> Path:
     queries: list[Query | QueryPart] = [
         _scene_query(home, kind, names[i * len(names) // len(kinds)]) for i, kind in enumerate(kinds)
     ]
-    queries += [Caption("a red sphere"), Caption("a red sphere") - 0.5 * Caption("grass")]
+    night = Caption("night, a yellow cone")
+    queries += [night, night - 0.5 * Caption("a grassy ground")]
     scenes = library["scenes"]
     path = home / "searches.png"
     _save_grid(library, [(query, scenes.search(query, limit=6, view="rgb")) for query in queries], path)

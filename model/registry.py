@@ -149,7 +149,7 @@ class Model:
     """An opened model.
 
     Attributes:
-        name: as in MODELS, or as its folder says.
+        name: what opens it again: a name in MODELS, or the full path of its folder.
         fingerprint: sha256 over weights, configurations, vocabulary and the version of preprocessing; vectors
             of equal fingerprints can be compared. Inputs, device and number type play no part, spaces do.
         license: under which its weights may be used.
@@ -189,7 +189,7 @@ def load_model(
         ModelError: unknown name, modality, space, device or number type; the known ones are listed.
         CheckpointError: files are missing, damaged or of another shape, or cannot be fetched.
     """
-    found = _find(source)
+    name, found = _find(source)
     place = _device(device)
     kind = _dtype(dtype, place)
     checkpoint = open_checkpoint(found.fourm)
@@ -220,7 +220,7 @@ def load_model(
     )
     bytes_read = checkpoint.bytes_read + text.num_bytes + sum(file.bytes_read for file in opened.values())
     return Model(
-        name=found.name,
+        name=name,
         fingerprint=fingerprint,
         license=found.license,
         inputs=tuple(rows),
@@ -230,12 +230,12 @@ def load_model(
     )
 
 
-def _find(source: str | Path) -> ModelSource:
+def _find(source: str | Path) -> tuple[str, ModelSource]:
     if isinstance(source, str) and source in MODELS:
-        return MODELS[source]
+        return source, MODELS[source]
     folder = Path(source)
     if folder.is_dir():
-        return ModelSource.from_folder(folder)
+        return str(folder.resolve()), ModelSource.from_folder(folder)
     raise ModelError(
         f"Unknown model {str(source)!r}. Known: {', '.join(MODELS)}; a folder with a {BUNDLE_FILE} works too."
     )

@@ -1,5 +1,7 @@
 """The Python facade: open, index, search, mount."""
 
+import json
+import shutil
 from pathlib import Path
 
 import anyseek
@@ -54,7 +56,8 @@ def test_a_missing_library_is_made_only_when_asked(tmp_path: Path) -> None:
 def test_items_can_be_sent_and_found_in_a_new_collection(scenes: Path, tmp_path: Path) -> None:
     with anyseek.open(tmp_path / "x.anyseek") as library:
         client = TestClient(library.app())
-        body = '{"items": [{"id": "a/b", "assets": [{"modality": "rgb", "upload": "f"}, {"modality": "caption", "text": "a cube"}]}]}'
+        assets = [{"modality": "rgb", "upload": "f"}, {"modality": "caption", "text": "a cube"}]
+        body = json.dumps({"items": [{"id": "a/b", "assets": assets}]})
         with (scenes / "0001.png").open("rb") as picture:
             added = client.post("/v1/collections/new/items", files={"f": picture}, data={"request": body})
         assert added.status_code == 200, added.text
@@ -66,3 +69,17 @@ def test_items_can_be_sent_and_found_in_a_new_collection(scenes: Path, tmp_path:
             client.get("/v1/collections/new/items/a%2Fb/media/rgb").content
             == (scenes / "0001.png").read_bytes()
         )
+
+
+def test_a_collection_of_a_folder_s_model_is_searched_by_another_process(
+    scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(Path(anyseek.__file__).parent / "model" / "weights" / "scenes", bundle)
+    monkeypatch.chdir(tmp_path)
+    with anyseek.open("x.anyseek") as library:
+        library.index(scenes, to="photos", model="bundle")
+    monkeypatch.chdir("/")
+    with anyseek.open(tmp_path / "x.anyseek") as library:
+        hits = library["photos"].search(RGB(scenes / "0004.png"), limit=3)
+    assert "0004" in [hit.id for hit in hits]

@@ -27,7 +27,7 @@ def test_names_come_with_licences() -> None:
 
 def test_a_folder_opens_and_tells_what_it_is(bundle: Path) -> None:
     model = load_model(str(bundle))
-    assert (model.name, model.license) == ("tiny", "Apache-2.0")
+    assert (model.name, model.license) == (str(bundle.resolve()), "Apache-2.0")
     assert model.inputs == ("rgb", "caption", "det", "metadata", "color_palette")
     space = model.spaces["imagebind_global"]
     assert (space.dim, space.num_tokens, space.codebook_size) == (40, 16, 32)
