@@ -131,10 +131,6 @@ class SeededChooser:
 
     def draw(self, step: Step, logits: Tensor) -> Drawn:
         """Tokens for logits (B', k, V)."""
-        if not logits.numel():
-            return Drawn(
-                logits.new_zeros(logits.shape[:2], dtype=torch.int64), logits.new_zeros(logits.shape[:2])
-            )
         uniform = np.stack(
             [self._uniform(step, item)[slots] for item, slots in zip(step.items, step.slots, strict=True)]
         )
