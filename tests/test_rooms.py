@@ -95,7 +95,7 @@ def test_errors_imports_nothing() -> None:
 def test_only_the_composing_modules_read_the_configuration() -> None:
     for room in ROOMS:
         for path in room_files(room):
-            assert all("config" != (inner_target(m, n) or ("", 0))[0] for m, n in imports(path)), path
+            assert all((inner_target(m, n) or ("", 0))[0] != "config" for m, n in imports(path)), path
 
 
 @pytest.mark.parametrize("statement", ["import anyseek", "import anyseek.storage", "import anyseek.cli"])
