@@ -19,6 +19,7 @@ from . import schemas
 from .indexer import Indexer
 from .runner import JobRunner
 from .sources import FolderSource
+from .writing import writing
 
 _MAX_FILES = 1000
 _MAX_JSON_BYTES = 16 << 20
@@ -39,6 +40,8 @@ def create_router(
     router = APIRouter(tags=["indexing"])
     add = router.add_api_route
     jobs, items = "/collections/{collection}/jobs", "/collections/{collection}/items"
+    add("/collections/{collection}", routes.create, methods=["PUT"], response_model=schemas.CreatedOut)
+    add("/collections/{collection}", routes.delete, methods=["DELETE"], status_code=204)
     add(jobs, routes.start_job, methods=["POST"], status_code=202, response_model=schemas.JobOut)
     add("/jobs", routes.jobs, methods=["GET"], response_model=schemas.JobsOut)
     add("/jobs/{job_id}", routes.job, methods=["GET"], response_model=schemas.JobOut)
@@ -71,6 +74,17 @@ class _Routes:
         self._indexer_of = indexer_of
         self._roots = [Path(root).expanduser().resolve() for root in roots]
         self._runner = JobRunner(store)
+
+    def create(self, collection: str, body: schemas.CollectionIn) -> schemas.CreatedOut:
+        """Create a collection, embedded by the server's model; the same request again changes nothing."""
+        created = self._indexer_of(collection).create(collection, body.views)
+        return schemas.CreatedOut.model_validate(created, from_attributes=True)
+
+    def delete(self, collection: str) -> Response:
+        """Delete a collection with its vectors; files outside the library are left alone."""
+        with writing(self._store) as writer:
+            writer.delete_collection(collection)
+        return Response(status_code=204)
 
     def start_job(self, collection: str, body: schemas.JobIn, response: Response) -> schemas.JobOut:
         """Index a folder of the server, or take up an interrupted job over it."""

@@ -109,9 +109,25 @@ class Indexer:
         settings = JobSettings(publish=publish, prune=prune, **self._numbers)
         meter = Meter(progress)
         with writing(self.store) as writer:
-            target = self._collection(writer, collection)
+            target = self._collection(writer, collection, self._views)
             stop = should_stop or (lambda: False)
             return JobRun(self.store, writer, self.model, target, source, settings, meter, stop).run()
+
+    def create(self, collection: str, views: Sequence[str] | None = None) -> Collection:
+        """Create an empty collection; one that is there with the same model and views is left as it is.
+
+        Args:
+            collection: its name.
+            views: `joint`, or modalities alone; None: the indexer's, those of the existing one, or `joint`.
+
+        Raises:
+            InputError: a view that the model cannot fill, or a name that cannot be one.
+            ConflictError: the collection was made by another model or with other views.
+            WriterBusyError: another process is writing.
+        """
+        chosen = self._views if views is None else check_views(views, self.model.inputs)
+        with writing(self.store) as writer:
+            return self._collection(writer, collection, chosen)
 
     def add(self, collection: str, items: Sequence[NewItem]) -> AddReport:
         """Add items that are at hand, in one commit; one that was added before under its id is replaced.
@@ -130,7 +146,7 @@ class Indexer:
             raise InputError("The same item id is given twice.", code="item.id")
         reader = ItemReader(self.model, self.store.assets, ADDED)
         with writing(self.store) as writer:
-            target = self._collection(writer, collection)
+            target = self._collection(writer, collection, self._views)
             for other in self.store.catalog.items(collection, ids):
                 if other.source != ADDED:
                     message = f"Item {other.id!r} comes from {other.source}; use another id or remove it."
@@ -153,9 +169,8 @@ class Indexer:
         with writing(self.store) as writer:
             return writer.remove(collection, ids)
 
-    def _collection(self, writer: Writer, name: str) -> Collection:
+    def _collection(self, writer: Writer, name: str, views: Sequence[str] | None) -> Collection:
         """The collection, checked against this model; created if there is none."""
-        views = self._views
         if views is None:
             try:
                 views = self.store.collection(name).views

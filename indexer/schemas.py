@@ -48,6 +48,23 @@ class JobIn(_Strict):
     publish: bool = Field(default=True, description="Build a new generation at the end.")
 
 
+class CollectionIn(_Strict):
+    """What a new collection is like."""
+
+    views: list[str] | None = Field(
+        default=None, max_length=32, description="`joint`, or modalities alone; `joint` where left out."
+    )
+
+
+class CreatedOut(BaseModel):
+    """A collection that exists now."""
+
+    name: str
+    model: str
+    views: list[str]
+    num_items: int
+
+
 class AssetIn(_Strict):
     """Content of one modality, said in exactly one way."""
 

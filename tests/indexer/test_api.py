@@ -304,3 +304,22 @@ def test_the_description_of_the_api_holds_the_routes(server: Server) -> None:
     assert "$ref" not in json.dumps(body)
     example = body["content"]["application/json"]["example"]
     assert server.client.post("/v1/collections/c/items", json=example).status_code == 200
+
+
+def test_collections_are_created_once_and_deleted(server: Server, pictures: Pictures) -> None:
+    made = server.client.put("/v1/collections/c", json={"views": ["rgb", "joint"]})
+    assert made.status_code == 200, made.text
+    assert made.json()["views"] == ["rgb", "joint"]
+    assert made.json()["num_items"] == 0
+    root = pictures(3)
+    server.wait(server.start(folder=str(root)).json()["id"])
+    again = server.client.put("/v1/collections/c", json={"views": ["rgb", "joint"]})
+    assert (again.status_code, again.json()["num_items"]) == (200, 3)
+    assert server.client.put("/v1/collections/c", json={}).json()["views"] == ["rgb", "joint"]
+    assert server.client.put("/v1/collections/c", json={"views": ["joint"]}).status_code == 409
+    unknown = server.client.put("/v1/collections/d", json={"views": ["smell"]})
+    assert (unknown.status_code, unknown.json()["code"]) == (422, "view.unknown")
+    assert server.client.delete("/v1/collections/c").status_code == 204
+    assert server.client.get("/v1/collections/c").status_code == 404
+    assert server.client.delete("/v1/collections/c").status_code == 404
+    assert (root / "0000.png").is_file()
