@@ -19,6 +19,7 @@ Row: TypeAlias = "tuple[Query | QueryPart, Hits | Sequence[Hit]]"
 
 _PAPER, _INK, _FAINT, _TILE = (255, 255, 255), (25, 25, 25), (110, 110, 110), (236, 238, 240)
 _GAP = 12
+_MAX_CHARS = 240  # of a part's content; what does not fit its place is cut at the bottom
 
 
 def draw_grid(rows: Sequence[Row], files: AssetFiles, *, columns: int = 8, tile: int = 160) -> Image.Image:
@@ -65,7 +66,7 @@ def _draw_query(
     if pictures:
         top += max(picture.height for picture in pictures) + 4
     num_lines = max(1, (at[1] + size[1] - top) // _height(font))
-    for line in _wrapped(str(query), font, size[0])[:num_lines]:
+    for line in _wrapped(query.in_words(_MAX_CHARS), font, size[0])[:num_lines]:
         draw.text((at[0], top), line, _INK, font)
         top += _height(font)
 

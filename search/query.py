@@ -79,10 +79,13 @@ class QueryPart:
     def __neg__(self) -> QueryPart:
         return replace(self, weight=-self.weight)
 
-    def __str__(self) -> str:
-        """The part in few words, its weight in front where it is not 1: `0.5 * rgb boat.jpg`."""
-        text = f"{self.modality} {_in_few_words(self.content)}"
+    def in_words(self, limit: int = 60) -> str:
+        """The part, its weight in front where it is not 1: `0.5 * rgb boat.jpg`; content cut at `limit`."""
+        text = f"{self.modality} {_in_few_words(self.content, limit)}"
         return text if self.weight == 1 else f"{self.weight:g} * {text}"
+
+    def __str__(self) -> str:
+        return self.in_words()
 
 
 @dataclass(frozen=True)
@@ -151,10 +154,14 @@ class Query:
     def __len__(self) -> int:
         return len(self.parts)
 
-    def __str__(self) -> str:
-        """The query in one line: `caption "a harbour" + 0.5 * rgb boat.jpg - 0.7 * caption "people"`."""
+    def in_words(self, limit: int = 60) -> str:
+        """`caption "a harbour" + 0.5 * rgb boat.jpg - 0.7 * caption "people"`; contents cut at `limit`."""
         first, *rest = self.parts
-        return str(first) + "".join(f" - {-part}" if part.weight < 0 else f" + {part}" for part in rest)
+        signed = (("-", -part) if part.weight < 0 else ("+", part) for part in rest)
+        return first.in_words(limit) + "".join(f" {sign} {part.in_words(limit)}" for sign, part in signed)
+
+    def __str__(self) -> str:
+        return self.in_words()
 
 
 Picture: TypeAlias = "str | Path | bytes | NDArray[Any] | Image.Image"
@@ -316,7 +323,7 @@ def _plain(value: Any, modality: str, depth: int = 0) -> JSON:
     )
 
 
-def _in_few_words(content: Content, limit: int = 60) -> str:
+def _in_few_words(content: Content, limit: int) -> str:
     if isinstance(content, Path):
         return content.name
     if isinstance(content, bytes):
