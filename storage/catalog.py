@@ -269,12 +269,12 @@ def find_shard(connection: Connection, job_id: str, shard: int) -> tuple[bool, S
 
 def find_live_items(connection: Connection, collection_id: str, condition: Any) -> list[LiveItem]:
     """Items of a collection that meet a condition, by id."""
-    query = (
-        select(t.items.c.id, t.items.c.segment_id, t.items.c.attributes)
-        .where(t.items.c.collection_id == collection_id, condition)
-        .order_by(t.items.c.id)
+    query = select(t.items.c.id, t.items.c.segment_id, t.items.c.attributes).where(
+        t.items.c.collection_id == collection_id, condition
     )
-    return [LiveItem(row.id, row.segment_id, row.attributes) for row in connection.execute(query)]
+    found = [LiveItem(row.id, row.segment_id, row.attributes) for row in connection.execute(query)]
+    # Asked for the order, SQLite would read all of the collection by id instead of the few by the condition.
+    return sorted(found, key=lambda item: item.id)
 
 
 def generation_name(number: int) -> str:

@@ -101,12 +101,14 @@ items = Table(
     metadata,
     _owner(primary_key=True),
     Column("id", String, primary_key=True),
-    Column("segment_id", ForeignKey("segments.id", ondelete="SET NULL"), index=True),
+    Column("segment_id", ForeignKey("segments.id", ondelete="SET NULL")),
     Column("revision", Integer, nullable=False),
     Column("attributes", JSON, nullable=False),
     Column("signature", String, nullable=False),
     Column("source", String, nullable=False),
     Index(None, "collection_id", "revision"),
+    # Both columns, or SQLite may read all of a collection to find the items of one segment.
+    Index(None, "segment_id", "collection_id"),
 )
 
 assets = Table(

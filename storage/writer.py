@@ -255,8 +255,7 @@ class Writer:
     def _sources(self, collection: Collection, segments: Mapping[int, Segment]) -> list[Source]:
         def items_of(number: int | None) -> Sequence[LiveItem]:
             with self._database.read() as connection:
-                mine = t.items.c.segment_id.is_not_distinct_from(number)
-                return find_live_items(connection, collection.id, mine)
+                return find_live_items(connection, collection.id, t.items.c.segment_id == number)
 
         def path_of(segment: Segment) -> Path:
             return segment_path(self._folder, collection.id, segment.name)

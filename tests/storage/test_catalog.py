@@ -1,8 +1,11 @@
 """What was committed is found by name, id, page and job."""
 
+from typing import Any
+
 import pytest
 from anyseek.errors import InputError, NotFoundError
 from anyseek.storage import Asset, Item, JobError, Rows, Store, Writer
+from sqlalchemy import event
 
 _NO_ROWS = Rows((), (), {}, {})
 
@@ -50,6 +53,30 @@ def test_a_large_batch_of_ids(store: Store, writer: Writer) -> None:
     ids = [str(number) for number in range(40_000)]
     assert store.catalog.items("photos", ids) == []
     assert writer.remove("photos", ids) == 0
+
+
+def test_no_step_of_indexing_or_searching_reads_all_items(store: Store, writer: Writer, samples) -> None:
+    """Each would make the work per item grow with the collection."""
+    plans: dict[str, list[str]] = {}
+
+    def explain(connection: Any, _: Any, statement: str, parameters: Any, *__: Any) -> None:
+        if statement.startswith(("SELECT", "UPDATE", "DELETE")) and "items" in statement:
+            cursor = connection.connection.driver_connection.cursor()
+            steps = cursor.execute(f"EXPLAIN QUERY PLAN {statement}", parameters).fetchall()
+            plans[statement] = [step[3] for step in steps]
+
+    event.listen(store._database._engine, "before_cursor_execute", explain)
+    for version in range(3):
+        samples.commit(writer, ["a", "b", "c"], version)
+        store.snapshot("photos").items(["a"])
+        writer.remove("photos", ["b"])
+        writer.publish("photos")
+    event.remove(store._database._engine, "before_cursor_execute", explain)
+    assert len(plans) > 5
+    for statement, plan in plans.items():
+        for step in plan:
+            assert not step.startswith("SCAN items"), statement
+            assert "items" not in step or not step.endswith("(collection_id=?)"), (statement, step)
 
 
 def test_pages_cover_everything_once(store: Store, writer: Writer) -> None:

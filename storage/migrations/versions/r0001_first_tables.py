@@ -125,7 +125,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("collection_id", "id", name=op.f("pk_items")),
     )
     op.create_index(op.f("ix_items_collection_id_revision"), "items", ["collection_id", "revision"])
-    op.create_index(op.f("ix_items_segment_id"), "items", ["segment_id"])
+    op.create_index(op.f("ix_items_segment_id_collection_id"), "items", ["segment_id", "collection_id"])
     op.create_table(
         "job_errors",
         sa.Column("id", sa.Integer(), nullable=False),
