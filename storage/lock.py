@@ -59,6 +59,8 @@ class WriterLock:
             # Emptied, not deleted: deleting would let two processes lock two files of one name.
             with suppress(OSError):
                 os.ftruncate(self._descriptor, 0)
+            # Closing is not enough while a forked child has yet to close its copy of the handle.
+            fcntl.flock(self._descriptor, fcntl.LOCK_UN)
         self.forget()
 
     def forget(self) -> None:
