@@ -108,6 +108,12 @@ def index(
         _progress() as show,
         stop_on_signals() as should_stop,
     ):
+        if collection not in library and (model or settings.model) == "scenes":
+            click.echo(
+                "The model 'scenes' knows rendered scenes, not photos; for photos pass --model 4m21-b "
+                "(downloaded, non-commercial use only; see `anyseek models`).",
+                err=True,
+            )
         report = library.index(
             folder,
             to=collection,
@@ -397,9 +403,9 @@ def _print_report(report: IndexReport, errors: Sequence[Mapping[str, str]], show
 def _print_hits(hits: Hits, explain: bool) -> None:
     rows: list[dict[str, Any]] = []
     for place, hit in enumerate(hits, 1):
+        row: dict[str, Any] = {"": place, "score": hit.score, "id": hit.id}
         path = next((asset.path for asset in hit.assets if asset.path), "")
-        row: dict[str, Any] = {"": place, "score": hit.score, "id": hit.id, "file": path}
-        rows.append(row | {"why": hit.why()} if explain else row)
+        rows.append(row | ({"why": hit.why()} if explain else {"file": path}))
     _print_table(rows) if rows else click.echo("No item passes the filter.")
 
 
@@ -425,7 +431,8 @@ def _print_table(rows: list[dict[str, Any]], title: str | None = None) -> None:
     table = Table(*rows[0], title=title, title_justify="left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console().print(table)
+    # Without a terminal there is no width to fit, and cut ids help nobody.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _cell(value: object) -> str:
