@@ -58,9 +58,10 @@ class TargetHeads:
 
     def logits(self, hidden: Tensor) -> dict[str, Tensor]:
         """Decoder output (B, M, D) to float32 logits (B, n, V) by target."""
-        parts = hidden.float().split(self._lengths, dim=1)
+        # One matrix each: a batch of them makes torch multiply item by item, at half the speed.
+        parts = (part.flatten(0, 1) for part in hidden.float().split(self._lengths, dim=1))
         return {
-            name: functional.linear(part, head)
+            name: functional.linear(part, head).unflatten(0, (len(hidden), -1))
             for name, part, head in zip(self.names, parts, self._heads, strict=True)
         }
 
