@@ -65,7 +65,7 @@ def token_schedule(name: str, num_steps: int, num_tokens: int) -> list[int]:
 def linear_temperature(temperature: float, counts: Sequence[int]) -> list[float]:
     """In proportion to the share of tokens still to decode when a step begins."""
     total = sum(counts)
-    done = np.cumsum([0, *counts[:-1]])
+    done = np.cumsum(counts) - np.asarray(counts)
     left = (total - done) / max(total, 1)
     return [max(float(temperature * share), MIN_TEMPERATURE) for share in left]
 
