@@ -123,7 +123,7 @@ class PackedLinear:
         self._activation = activation
         self._bias = _bias(layer)
         weight = layer.weight.detach()
-        self._packed = weight.dtype == torch.bfloat16
+        self._packed = weight.dtype == torch.bfloat16 and _has_onednn_bfloat16()
         self._weight = (
             torch.ops.mkldnn._reorder_linear_weight(weight, _USUAL_ROWS) if self._packed else weight
         )
@@ -257,6 +257,10 @@ def _attend_each(qkv: Tensor, lengths: Sequence[int], num_heads: int) -> Tensor:
         seen = torch.bmm(torch.bmm(q, k.transpose(1, 2)).softmax(-1), v)  # (heads, N, head_dim)
         result.view(len(rows), num_heads, -1).copy_(seen.transpose(0, 1))
     return out
+
+
+def _has_onednn_bfloat16() -> bool:
+    return torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _bias(layer: nn.Linear) -> Tensor | None:

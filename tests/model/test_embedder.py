@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from anyseek.errors import InputError, ModelError
-from anyseek.model import Embeddings, Model, load_model
+from anyseek.model import Embeddings, Model, load_model, ragged
 from anyseek.model.checkpoint import load_fourm
 from anyseek.model.embedder import Decoding, SpaceDecoder
 from anyseek.model.modalities import get_modality
@@ -232,6 +232,16 @@ def test_ragged_pass_computes_what_the_model_does(
             for target in TARGETS:
                 error = (found[target] - expected[target]).abs().max() / expected[target].std()
                 assert error < (1e-4 if dtype == torch.float32 else 0.15)
+
+
+def test_processors_without_onednn_compute_the_same(
+    bundle: Path, model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = sample_items(model)
+    monkeypatch.setattr(ragged, "_has_onednn_bfloat16", lambda: False)
+    plain = load_model(bundle, device="cpu", dtype="bfloat16")
+    for space, found in plain.embedder.embed(items).items():
+        assert_same(found, model.embedder.embed(items)[space], 0.999)
 
 
 def test_one_space_gives_the_same_vectors_as_two(bundle: Path, exact: Model) -> None:
