@@ -273,6 +273,34 @@ _ROWS = (
 MODALITIES: Mapping[str, Modality] = MappingProxyType({row.name: row for row in _ROWS})
 """Every modality of the published models, by checkpoint name."""
 
+ALIASES: Mapping[str, str] = MappingProxyType(
+    {
+        "boxes": "det",
+        "edges": "canny_edge",
+        "instances": "sam_instance",
+        "palette": "color_palette",
+        "poses": "human_poses",
+        "sam_edges": "sam_edge",
+    }
+)
+"""Words that users say for a modality, besides its own name."""
+
+RAW_NAMES: tuple[str, ...] = tuple(dict.fromkeys(row.raw for row in _ROWS))
+"""Every modality by the user's name, in the order of the table."""
+
+
+def raw_name(word: str) -> str:
+    """The user's name of a modality from any word for it (`palette`, `color-palette`, `color_palette`).
+
+    Raises ModelError, listing the known names.
+    """
+    name = word.strip().lower().replace("-", "_")
+    name = ALIASES.get(name, name)
+    if name not in RAW_NAMES:
+        raise ModelError(f"Unknown modality {word!r}. Known: {', '.join(RAW_NAMES)}.")
+    return name
+
+
 MAX_IMAGE_SIZE = 4096
 
 
