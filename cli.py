@@ -154,10 +154,11 @@ def index(
 @click.option("--view", default="joint", show_default=True, help="Which of the items' vectors to search.")
 @click.option(
     "--composition",
-    type=click.Choice(["auto", "joint", "late"]),
+    type=click.Choice(["auto", "joint", "guided", "late"]),
     default="auto",
     show_default=True,
-    help="How parts combine: one prediction from all, or one each with summed scores.",
+    help="How parts combine: one prediction from all, one that each part pulls or pushes by its weight, or one "
+    "each with summed scores.",
 )
 @click.option("--explain", is_flag=True, help="Show what each part and space gave to each hit.")
 @click.option(

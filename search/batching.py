@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Items: TypeAlias = "Sequence[Mapping[str, NDArray[Any]]]"
+Blends: TypeAlias = "Sequence[Sequence[tuple[float, Mapping[str, NDArray[Any]]]]]"
+"""For each embedding what it is predicted from, with weights (composition.py)."""
 
 
 class Embedded(Protocol):
@@ -41,10 +43,14 @@ class Embeds(Protocol):
         """Embed N items, each any subset of modalities, in every space."""
         ...
 
+    def embed_guided(self, queries: Blends, *, log_probs: bool = False) -> Mapping[str, Embedded]:
+        """Embed N blends in every space."""
+        ...
+
 
 @dataclass(frozen=True, eq=False)
 class Predicted:
-    """Vectors and token distributions of the items of one call: per space (n, D) and (n, H, V)."""
+    """Vectors and token distributions of the blends of one call: per space (n, D) and (n, H, V)."""
 
     vectors: Mapping[str, NDArray[np.float32]]
     log_probs: Mapping[str, NDArray[np.float32]]
@@ -52,7 +58,7 @@ class Predicted:
 
 @dataclass(eq=False)
 class _Call:
-    items: Items
+    blends: Blends
     log_probs: bool
     done: bool = False
     result: Predicted | None = None
@@ -65,7 +71,7 @@ class Batcher:
 
     Args:
         embedder: makes the forward passes, one at a time.
-        max_batch: items in one pass; a single call with more is still one pass.
+        max_batch: blends in one pass; a single call with more is still one pass.
     """
 
     embedder: Embeds
@@ -74,13 +80,13 @@ class Batcher:
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _model: threading.Lock = field(default_factory=threading.Lock)
 
-    def embed(self, items: Items, *, log_probs: bool = False) -> Predicted:
-        """Embed items, in one pass with those of other threads.
+    def embed(self, blends: Blends, *, log_probs: bool = False) -> Predicted:
+        """Embed blends, in one pass with those of other threads.
 
         Raises:
-            Exception: whatever the model raises for these items; never what it raises for another thread's.
+            Exception: whatever the model raises for these; never what it raises for another thread's.
         """
-        call = _Call(items, log_probs)
+        call = _Call(blends, log_probs)
         with self._guard:
             self._waiting.append(call)
         try:
@@ -100,11 +106,11 @@ class Batcher:
     def _take(self) -> list[_Call]:
         """The oldest calls that fit one pass together."""
         with self._guard:
-            batch, size = self._waiting[:1], len(self._waiting[0].items)
+            batch, size = self._waiting[:1], len(self._waiting[0].blends)
             for call in self._waiting[1:]:
-                if call.log_probs == batch[0].log_probs and size + len(call.items) <= self.max_batch:
+                if call.log_probs == batch[0].log_probs and size + len(call.blends) <= self.max_batch:
                     batch.append(call)
-                    size += len(call.items)
+                    size += len(call.blends)
             self._waiting = [call for call in self._waiting if call not in batch]
         return batch
 
@@ -122,11 +128,15 @@ class Batcher:
                 self._waiting[:0] = [call for call in batch if not call.done and call not in self._waiting]
 
     def _embed_together(self, batch: list[_Call]) -> None:
-        items = [item for call in batch for item in call.items]
-        spaces = self.embedder.embed(items, log_probs=batch[0].log_probs)
+        blends = [blend for call in batch for blend in call.blends]
+        log_probs = batch[0].log_probs
+        if all(_is_plain(blend) for blend in blends):  # as nearly all are: spare the pass from nothing
+            spaces = self.embedder.embed([blend[0][1] for blend in blends], log_probs=log_probs)
+        else:
+            spaces = self.embedder.embed_guided(blends, log_probs=log_probs)
         start = 0
         for call in batch:
-            here = slice(start, start + len(call.items))
+            here = slice(start, start + len(call.blends))
             start = here.stop
             call.result = Predicted(
                 {name: space.vectors[here] for name, space in spaces.items()},
@@ -137,3 +147,7 @@ class Batcher:
                 },
             )
             call.done = True
+
+
+def _is_plain(blend: Sequence[tuple[float, Mapping[str, NDArray[Any]]]]) -> bool:
+    return len(blend) == 1 and blend[0][0] == 1

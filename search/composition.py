@@ -1,8 +1,9 @@
 """From the parts of a query to the embeddings that are asked of the model.
 
 `joint` predicts one embedding from all positive parts together, fused by attention inside the model; `late`
-predicts one per part. A negative part is always an embedding of its own, whose scores are subtracted. Another
-way to compose (guidance in token space) is another function from a query to `Prediction`s.
+predicts one per part. In both, a negative part is an embedding of its own, whose scores are subtracted.
+`guided` predicts one embedding from all parts by their weights, positive and negative: they act on the logits
+of its tokens before it exists (classifier-free guidance, arXiv 2207.12598, with several conditions).
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from numpy.typing import NDArray
 from ..errors import QueryError
 from .query import Query
 
-Composition: TypeAlias = Literal["auto", "joint", "late"]
-COMPOSITIONS: tuple[Composition, ...] = ("auto", "joint", "late")
+Composition: TypeAlias = Literal["auto", "joint", "guided", "late"]
+Composed: TypeAlias = Literal["joint", "guided", "late"]
+COMPOSITIONS: tuple[Composition, ...] = ("auto", "joint", "guided", "late")
 
 Inputs: TypeAlias = "Mapping[str, NDArray[Any]]"
 """What the model takes for one item: an array per modality."""
+
+Blend: TypeAlias = "Sequence[tuple[float, Inputs]]"
+"""Inputs with signed weights, of which one embedding is predicted: l = l_0 + sum w (l_i - l_0) on the logits
+of its tokens, l_0 being those of a prediction from nothing."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +38,15 @@ class Prediction:
     Args:
         parts: places in the query of the parts that it is made from.
         weight: signed; how much its scores count. 0 is for information only.
-        inputs: what the model is given.
+        blend: what the model is given, by weight; a single one of weight 1 is plain prediction.
     """
 
     parts: tuple[int, ...]
     weight: float
-    inputs: Inputs
+    blend: Blend
 
 
-def choose(composition: str, query: Query, inputs: Sequence[Inputs]) -> Literal["joint", "late"]:
+def choose(composition: str, query: Query, inputs: Sequence[Inputs]) -> Composed:
     """Settle how the parts compose: `auto` is `joint` wherever that says what the query says, else `late`.
 
     Args:
@@ -50,40 +56,43 @@ def choose(composition: str, query: Query, inputs: Sequence[Inputs]) -> Literal[
 
     Raises:
         QueryError: an unknown composition, or a joint one of parts that have no joint prediction: their
-            weights
-            differ (one pass cannot weigh its inputs), or two bring the same modality.
+            weights differ (one pass cannot weigh its inputs), or two bring the same modality.
     """
     if composition not in COMPOSITIONS:
         raise QueryError(
             f"No composition {composition!r}; known: {', '.join(COMPOSITIONS)}.", code="query.composition"
         )
-    if composition == "late":
-        return "late"
+    if composition in ("guided", "late"):
+        return composition
     obstacle = _obstacle_to_joining(query, inputs)
     if obstacle and composition == "joint":
-        raise QueryError(f"{obstacle}; use composition 'late', or 'auto'.", code="query.composition")
+        raise QueryError(f"{obstacle}; use composition 'guided', 'late' or 'auto'.", code="query.composition")
     return "late" if obstacle else "joint"
 
 
 def compose(
-    composition: Literal["joint", "late"], query: Query, inputs: Sequence[Inputs], *, explain: bool
+    composition: Composed, query: Query, inputs: Sequence[Inputs], *, explain: bool
 ) -> list[Prediction]:
     """The predictions that answer `query`; `inputs[i]` is what the model is given for part i.
 
     The joint prediction weighs as much as its parts together, so that a negative part pulls as hard in either
-    composition. With `explain`, the parts of a joint prediction are also asked alone, at weight 0.
+    composition. With `explain`, the parts of a prediction from several are also asked alone, at weight 0.
     """
     weights = [part.weight for part in query.parts]
-    joined = query.positive if composition == "joint" and len(query.positive) > 1 else ()
     predictions: list[Prediction] = []
-    if joined:
-        together = {modality: array for i in joined for modality, array in inputs[i].items()}
-        predictions.append(Prediction(joined, sum(weights[i] for i in joined), together))
+    if composition == "guided":
+        used = tuple(i for i, weight in enumerate(weights) if weight)
+        predictions.append(Prediction(used, 1.0, [(weights[i], inputs[i]) for i in used]))
+    elif composition == "joint" and len(query.positive) > 1:
+        together = {modality: array for i in query.positive for modality, array in inputs[i].items()}
+        weight = sum(weights[i] for i in query.positive)
+        predictions.append(Prediction(query.positive, weight, [(1.0, together)]))
+    joined = predictions[0].parts if predictions else ()
     for i, weight in enumerate(weights):
         if weight and i not in joined:
-            predictions.append(Prediction((i,), weight, inputs[i]))
-        elif weight and explain:
-            predictions.append(Prediction((i,), 0.0, inputs[i]))
+            predictions.append(Prediction((i,), weight, [(1.0, inputs[i])]))
+        elif weight and explain and len(joined) > 1:
+            predictions.append(Prediction((i,), 0.0, [(1.0, inputs[i])]))
     return predictions
 
 

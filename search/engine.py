@@ -82,8 +82,8 @@ class SearchEngine:
             offset: how many of the best to step over first; limit + offset reach 10,000 at most.
             view: which of the items' vectors to compare with.
             composition: `joint` predicts one embedding from all positive parts together, `late` one from each
-                and
-                adds the scores; `auto` is `joint` where the positive parts weigh the same and bring different
+                and adds the scores, `guided` one from all parts by their weights, each pulling or pushing its
+                tokens; `auto` is `joint` where the positive parts weigh the same and bring different
                 modalities, else `late`.
             spaces: weight of each embedding space; all alike by default.
             scoring: `cosine`, `likelihood` or `both`, see ranking.py.
@@ -111,7 +111,7 @@ class SearchEngine:
             chosen = choose(composition, query, inputs)
             predictions = compose(chosen, query, inputs, explain=explain)
         with clock.stage("embed"):
-            predicted = batcher.embed([p.inputs for p in predictions], log_probs=scoring != "cosine")
+            predicted = batcher.embed([p.blend for p in predictions], log_probs=scoring != "cosine")
         evidence = [
             Evidence(
                 prediction.parts,

@@ -63,7 +63,7 @@ class Plan:
     """How a query was answered.
 
     Args:
-        composition: `joint` or `late`, as chosen.
+        composition: `joint`, `guided` or `late`, as chosen.
         view: which of the items' vectors were compared.
         spaces: weight of each embedding space; they add up to 1.
         scoring: `cosine`, `likelihood` or `both`.
@@ -74,7 +74,7 @@ class Plan:
         exact: whether no other item can belong among these hits.
     """
 
-    composition: Literal["joint", "late"]
+    composition: Literal["joint", "guided", "late"]
     view: str
     spaces: Mapping[str, float]
     scoring: str

@@ -71,7 +71,7 @@ class SearchRequest(_Strict):
     limit: int = Field(20, ge=1, le=10_000)
     offset: int = Field(0, ge=0, le=10_000, description="Hits to step over; limit + offset reach 10,000.")
     view: Name = Field("joint", description="Which of the items' vectors to compare with.")
-    composition: Literal["auto", "joint", "late"] = "auto"
+    composition: Literal["auto", "joint", "guided", "late"] = "auto"
     spaces: dict[str, Number] | None = Field(None, description="Weight of each embedding space.")
     scoring: Literal["cosine", "likelihood", "both"] = DEFAULT_SCORING
     explain: bool = False
@@ -114,7 +114,7 @@ class HitOut(ItemOut):
 class PlanOut(BaseModel):
     """How the query was answered."""
 
-    composition: Literal["joint", "late"]
+    composition: Literal["joint", "guided", "late"]
     view: str
     spaces: dict[str, float]
     scoring: Literal["cosine", "likelihood", "both"]

@@ -83,6 +83,16 @@ class FakeEmbedder:
             )
         return out
 
+    def embed_guided(
+        self, queries: Sequence[Sequence[tuple[float, Mapping[str, np.ndarray]]]], *, log_probs: bool = False
+    ) -> dict[str, FakeEmbeddings]:
+        """As with weighted words: everything before the embedding is linear here, and nothing gives 0."""
+        blended = [
+            {"words": sum(weight * sum(a.sum(0) for a in given.values())[None] for weight, given in query)}
+            for query in queries
+        ]
+        return self.embed(blended, log_probs=log_probs)
+
 
 @dataclass
 class FakeModel:

@@ -44,9 +44,16 @@ class Doubling:
         finally:
             self.inside -= 1
 
+    def embed_guided(
+        self, queries: Sequence[Sequence[tuple[float, Mapping[str, Any]]]], *, log_probs: bool = False
+    ) -> dict[str, Answer]:
+        """Weighted sums of what is given."""
+        sums = [{"x": sum(weight * given["x"] for weight, given in query)} for query in queries]
+        return self.embed(sums, log_probs=log_probs)
 
-def item(value: float) -> dict[str, np.ndarray]:
-    return {"x": np.array([value])}
+
+def item(value: float) -> list[tuple[float, dict[str, np.ndarray]]]:
+    return [(1.0, {"x": np.array([value])})]
 
 
 def wait_until_waiting(batcher: Batcher, count: int) -> None:
@@ -132,3 +139,13 @@ def test_many_threads_get_their_own_answers() -> None:
     with ThreadPoolExecutor(16) as pool:
         answers = pool.map(lambda i: batcher.embed([item(i)]).vectors["space"][0, 0], range(500))
         assert list(answers) == [2 * i for i in range(500)]
+
+
+def test_blends_and_plain_items_share_a_pass() -> None:
+    model = Doubling()
+    blend = [(0.5, {"x": np.array([8.0])}), (-1.0, {"x": np.array([1.0])})]
+    answer = Batcher(model).embed([blend, item(7)], log_probs=True)
+    assert answer.vectors["space"].tolist() == [[6], [14]]
+    assert answer.log_probs["space"].tolist() == [[[3], [3]], [[7], [7]]]
+    assert model.passes == [2]
+    assert Batcher(model).embed([[(2.0, {"x": np.array([8.0])})]]).vectors["space"].tolist() == [[32]]

@@ -113,6 +113,22 @@ def test_unequal_weights_are_answered_late(
     assert hits.plan.spaces == {"imagebind_global": 1}
 
 
+def test_guided_parts_act_on_one_embedding_by_their_weights(
+    engine: SearchEngine, library: Any, model: Any, read: Any, png: bytes, way: str
+) -> None:
+    query = Caption("red ball") + 0.4 * picture(png) - 0.9 * Caption("dog") + 0 * Caption("nothing")
+    hits = engine.search("photos", query, limit=20, scoring="cosine", composition="guided")
+    weighted = [("caption", "red ball", 1.0), ("rgb", png, 0.4), ("caption", "dog", -0.9)]
+    blended = sum(weight * read(modality, content)[modality].sum(0) for modality, content, weight in weighted)
+    expected = brute_force(library, model, [({"blend": blended[None]}, 1.0)])
+    assert_same(hits, expected[:20])
+    assert (hits.plan.composition, hits.plan.candidates, hits.plan.exact) == ("guided", way, True)
+    single = engine.search("photos", Caption("red ball"), limit=20, composition="guided")
+    assert [hit.id for hit in single] == [
+        hit.id for hit in engine.search("photos", Caption("red ball"), limit=20)
+    ]
+
+
 @pytest.mark.parametrize("scoring", ["cosine", "likelihood", "both"])
 def test_indexes_and_scan_agree_on_many_random_queries(
     engine: SearchEngine, library: Any, monkeypatch: pytest.MonkeyPatch, scoring: Any
@@ -224,7 +240,7 @@ def test_equal_scores_are_ordered_by_id(tmp_path: Path, make_library: Any, model
 
 
 @pytest.mark.parametrize("scoring", ["cosine", "likelihood", "both"])
-@pytest.mark.parametrize("composition", ["joint", "late"])
+@pytest.mark.parametrize("composition", ["joint", "guided", "late"])
 def test_contributions_add_up_to_the_score(
     engine: SearchEngine, png: bytes, scoring: Any, composition: Any
 ) -> None:
@@ -236,7 +252,8 @@ def test_contributions_add_up_to_the_score(
         assert all(c.contribution == c.weight * c.raw for c in hit.explain)
         assert {i for c in hit.explain for i in c.parts} == {0, 1, 2}
     alone = [c for c in hits[0].explain or () if c.weight == 0]
-    assert {c.parts for c in alone} == (set() if composition == "late" else {(0,), (1,)})
+    expected = {"late": set(), "joint": {(0,), (1,)}, "guided": {(0,), (1,), (2,)}}
+    assert {c.parts for c in alone} == expected[composition]
     assert "part 1" in hits[0].why()
     plain = engine.search("photos", query, composition=composition, scoring=scoring, limit=30)
     assert [(hit.id, hit.score) for hit in plain] == [(hit.id, hit.score) for hit in hits]
@@ -315,7 +332,7 @@ def test_joint_of_what_cannot_be_joined_proposes_late(engine: SearchEngine) -> N
     ("option", "message"),
     [
         ({"view": "depth"}, "joint, caption"),
-        ({"composition": "best"}, "auto, joint, late"),
+        ({"composition": "best"}, "auto, joint, guided, late"),
         ({"scoring": "magic"}, "cosine, likelihood, both"),
         ({"spaces": {"clip": 1}}, "dinov2_global, imagebind_global"),
         ({"spaces": {"dinov2_global": 0}}, "above 0"),

@@ -103,7 +103,7 @@ def test_a_part_without_one_clear_content_is_refused_with_its_place(part: Any) -
         {"limit": "10"},
         {"offset": -1},
         {"view": ""},
-        {"composition": "guided"},
+        {"composition": "best"},
         {"spaces": {"a": None}},
         {"where": 3},
         {"filter": {}},
