@@ -5,26 +5,19 @@ published models do for retrieval: no `[EOS]` ends a condition; metadata ends in
 since nobody gives all of it.
 """
 
-import json
-import math
 import re
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from ..errors import InputError, LimitError, ModelError
+from ..errors import InputError, ModelError
 from .images import ImageLimits, array_image, crop_resize, decode_image
 from .modalities import Modality
+from .readers.content import Content, decode_text, parse_json, parse_number, read_bytes
 from .tokenizers.sequences import METADATA, Box, boxes_to_string, metadata_to_string, palette_to_string
 from .tokenizers.text import TextTokenizer, plain_text
-
-Content = Path | bytes | str | Mapping[str, Any] | Sequence[Any] | np.ndarray
-"""A value of a modality as it comes from outside."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -111,7 +104,7 @@ class InputReader:
             image = array_image(content, name=name)
         elif isinstance(content, Path | bytes):
             limits = self._limits.image
-            data = _read_bytes(content, limits.max_bytes, name)
+            data = read_bytes(content, limits.max_bytes, name)
             image = decode_image(data, name=name, limits=limits, min_side=_OVERSAMPLING * row.image_size)
         else:
             raise InputError(
@@ -123,7 +116,7 @@ class InputReader:
         assert self._tokenizer is not None
         assert row.vocab_size is not None
         if isinstance(content, Path | bytes):
-            content = decode_text(_read_bytes(content, self._limits.max_text_bytes, name), name)
+            content = decode_text(read_bytes(content, self._limits.max_text_bytes, name), name)
         elif isinstance(content, np.ndarray):
             content = content.tolist()
         text = _SPELL[row.raw](content, name)
@@ -143,28 +136,6 @@ def normalize_pixels(pixels: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray((pixels * scale - shift).transpose(0, 3, 1, 2))
 
 
-def decode_text(content: bytes, name: str) -> str:
-    """Decode a UTF-8 file, with or without byte order mark. Raises InputError."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{name}: not UTF-8 text ({error}); save it as UTF-8.") from error
-
-
-def parse_json(text: str, name: str) -> Any:
-    """Parse strict JSON (no NaN, no Infinity, nothing nested beyond reason). Raises InputError."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not a JSON number")
-
-    try:
-        return json.loads(text, parse_constant=refuse)
-    except RecursionError as error:
-        raise InputError(f"{name}: JSON nested too deeply.") from error
-    except ValueError as error:
-        raise InputError(f"{name}: not valid JSON ({error}).") from error
-
-
 def parse_boxes(value: object, name: str = "det") -> list[Box]:
     """Check boxes.
 
@@ -180,7 +151,7 @@ def parse_boxes(value: object, name: str = "det") -> list[Box]:
     """
     size = None
     if isinstance(value, Mapping):
-        size = [_number(value[key], f"{name}: {key}") for key in ("width", "height") if key in value]
+        size = [parse_number(value[key], f"{name}: {key}") for key in ("width", "height") if key in value]
         value = value.get("instances")
     if (
         not isinstance(value, Sequence)
@@ -206,7 +177,7 @@ def parse_metadata(value: object, name: str = "metadata") -> dict[str, float]:
         raise InputError(f"{name}: unknown {', '.join(unknown[:5])}; known are {', '.join(METADATA)}.")
     if not value:
         raise InputError(f"{name}: holds no numbers; leave metadata out.", code="input.empty")
-    return {key: _number(value[key], f"{name}: {key}") for key in METADATA if key in value}
+    return {key: parse_number(value[key], f"{name}: {key}") for key in METADATA if key in value}
 
 
 def parse_palette(value: object, name: str = "color_palette") -> list[tuple[int, int, int]]:
@@ -254,35 +225,6 @@ def _from_json(content: object, name: str) -> object:
     return parse_json(content, name) if isinstance(content, str) else content
 
 
-def _read_bytes(content: Path | bytes, max_bytes: int, name: str) -> bytes:
-    if isinstance(content, Path):
-        content = _read_file(content, max_bytes + 1, name)
-    if len(content) > max_bytes:
-        raise LimitError(f"{name}: more than {max_bytes:,} bytes, which is the limit; give a smaller file.")
-    return content
-
-
-def _read_file(path: Path, max_bytes: int, name: str) -> bytes:
-    """Read the first bytes of a regular file; a pipe or device would block or never end."""
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise InputError(f"{name}: not a regular file.")
-        with path.open("rb") as file:
-            return file.read(max_bytes)
-    except (OSError, ValueError) as error:  # ValueError: a path with a null character
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"{name}: cannot be read ({reason}).") from error
-
-
-def _number(value: object, name: str) -> float:
-    try:
-        if isinstance(value, Real) and value is not True and value is not False and math.isfinite(value):
-            return float(value)
-    except OverflowError:
-        pass
-    raise InputError(f"{name} must be a number, got {str(value)[:40]!r}.")
-
-
 def _parse_box(item: object, name: str) -> Box | None:
     """Check one box; None where its score is too low."""
     if not isinstance(item, Mapping):
@@ -295,13 +237,13 @@ def _parse_box(item: object, name: str) -> Box | None:
         corners = corners.tolist()
     if not isinstance(corners, Sequence) or isinstance(corners, str) or len(corners) != 4:
         raise InputError(f"{name}: expected four numbers [x0, y0, x1, y1].")
-    x0, y0, x1, y1 = (_number(u, f"{name}: coordinate") for u in corners)
+    x0, y0, x1, y1 = (parse_number(u, f"{name}: coordinate") for u in corners)
     if min(x0, y0) < -_BOX_SLACK or max(x1, y1) > 1 + _BOX_SLACK or x0 > x1 or y0 > y1:
         raise InputError(
             f"{name}: [{x0:g}, {y0:g}, {x1:g}, {y1:g}] is no rectangle within 0..1; "
             "divide pixels by the picture's width and height, and give x0 <= x1, y0 <= y1."
         )
-    if "score" in item and _number(item["score"], f"{name}: score") < MIN_SCORE:
+    if "score" in item and parse_number(item["score"], f"{name}: score") < MIN_SCORE:
         return None
     label = " ".join(plain_text(label).split())
     return Box(*(min(max(u, 0.0), 1.0) for u in (x0, y0, x1, y1)), label=label)
@@ -323,7 +265,7 @@ def _parse_color(item: object, name: str) -> tuple[int, int, int]:
     if isinstance(item, np.ndarray):
         item = item.tolist()
     if isinstance(item, Sequence) and not isinstance(item, str) and len(item) == 3:
-        channels = [_number(channel, f"{name}: channel") for channel in item]
+        channels = [parse_number(channel, f"{name}: channel") for channel in item]
         if all(0 <= channel <= 255 and channel == int(channel) for channel in channels):
             red, green, blue = map(int, channels)
             return red, green, blue
