@@ -9,7 +9,10 @@ queries are immutable plain values: they compare, print, and go through the HTTP
 from __future__ import annotations
 
 import io
+import json
 import math
+import struct
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -20,11 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import QueryError
+from ..errors import InputError, QueryError
 from ..storage import JSON
 
 MAX_PARTS = 32
 MAX_WEIGHT = 1000.0
+
+FEATURES = ("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global", "t5_caption")
+"""Modalities that are arrays of numbers, in `.npy` or `.npz` files."""
 
 
 @dataclass(frozen=True)
@@ -173,18 +179,34 @@ def RGB(picture: Picture, weight: float = 1.0) -> QueryPart:
 
 
 def Depth(picture: Picture, weight: float = 1.0) -> QueryPart:
-    """A depth map: a 16-bit picture, far is large."""
-    return QueryPart("depth", _picture(picture), weight)
+    """A depth map, far is large: an 8- or 16-bit picture of one channel, or an array (H, W) or its file."""
+    return QueryPart("depth", _map(picture), weight)
 
 
 def Normal(picture: Picture, weight: float = 1.0) -> QueryPart:
-    """Surface normals coded in the three channels of a picture."""
-    return QueryPart("normal", _picture(picture), weight)
+    """Surface normals: a picture with a component n in -1..1 as 255 (n + 1) / 2, or an array (H, W, 3)."""
+    return QueryPart("normal", _map(picture), weight)
 
 
-def Semseg(picture: Picture, weight: float = 1.0) -> QueryPart:
-    """A semantic segmentation: an 8-bit picture of class labels."""
-    return QueryPart("semseg", _picture(picture), weight)
+def Semseg(picture: Picture, classes: Mapping[str, str] | None = None, weight: float = 1.0) -> QueryPart:
+    """A semantic segmentation.
+
+    Args:
+        picture: a map of class ids, or one painted in colours.
+        classes: what a painted map's colours mean, `{"#ff0000": "dog"}`, or the ids of another map. They go
+            into the PNG, which is then read at once. By default what the file says, or a file beside it.
+        weight: how much it counts.
+    """
+    content = _map(picture)
+    if classes is None:
+        return QueryPart("semseg", content, weight)
+    if isinstance(content, Path):
+        try:
+            content = content.read_bytes()
+        except OSError as error:
+            raise InputError(f"{picture}: cannot be read ({error.strerror}).") from error
+    assert isinstance(content, bytes)
+    return QueryPart("semseg", with_classes(content, classes), weight)
 
 
 def Edges(picture: Picture, weight: float = 1.0) -> QueryPart:
@@ -222,13 +244,28 @@ def Metadata(values: Path | Mapping[str, float], weight: float = 1.0) -> QueryPa
 
 
 def Poses(poses: Path | Sequence[JSON], weight: float = 1.0) -> QueryPart:
-    """Human poses as plain JSON values, or a JSON file."""
+    """Human poses, SMPL: a list of people as plain JSON values, or a JSON or npz file."""
     return QueryPart("human_poses", poses, weight)
 
 
-def Instances(instances: Path | Sequence[JSON], weight: float = 1.0) -> QueryPart:
-    """Outlines of instances as plain JSON values, or a JSON file."""
+def Instances(instances: Path | Sequence[JSON] | Mapping[str, JSON], weight: float = 1.0) -> QueryPart:
+    """Outlines of instances: polygons or COCO annotations as plain JSON values, or their file."""
     return QueryPart("sam_instance", instances, weight)
+
+
+def Features(modality: str, features: str | Path | bytes | NDArray[Any], weight: float = 1.0) -> QueryPart:
+    """Numbers that another model gave for a picture or a text: an array, or its `.npy` or `.npz` file.
+
+    Args:
+        modality: `clip`, `dinov2` or `imagebind` (C, h, w); `dinov2_global` or `imagebind_global` (C,);
+            `t5_caption` (L, 4096).
+        features: float array, file or bytes of a file.
+        weight: how much it counts.
+    """
+    if modality not in FEATURES:
+        raise QueryError(f"No features {modality!r}; known are {', '.join(FEATURES)}.", code="query.modality")
+    content = _array_file(features) if isinstance(features, np.ndarray) else features
+    return QueryPart(modality, Path(content) if isinstance(content, str) else content, weight)
 
 
 def Like(id: str, use: Sequence[str] = (), weight: float = 1.0) -> QueryPart:
@@ -238,8 +275,34 @@ def Like(id: str, use: Sequence[str] = (), weight: float = 1.0) -> QueryPart:
     return QueryPart("item", ItemAssets(id, tuple(use)), weight)
 
 
-def _picture(picture: Picture) -> Content:
-    """Files stay files; pixels in memory become the bytes of a PNG, so that a part stays a plain value."""
+def with_classes(picture: bytes, classes: Mapping[str, str]) -> bytes:
+    """A PNG with a legend in its text, where the model's reader looks for one.
+
+    Args:
+        picture: a PNG file.
+        classes: `{"#rrggbb" or "id": "name of a class"}`; the reader checks names and colours.
+
+    Raises:
+        QueryError: it is no PNG, or has a legend already.
+    """
+    if not picture.startswith(_PNG) or len(picture) < _PNG_HEADER:
+        raise QueryError("Classes are named for a PNG only; save the map as PNG.", code="query.content")
+    if _CLASSES_KEY in picture:
+        raise QueryError("This PNG names its classes itself; give none beside it.", code="query.content")
+    text = (
+        b"tEXt" + _CLASSES_KEY + json.dumps({str(key): str(name) for key, name in classes.items()}).encode()
+    )
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    return picture[:_PNG_HEADER] + chunk + picture[_PNG_HEADER:]
+
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER = 33  # signature and the chunk that must come first
+_CLASSES_KEY = b"anyseek:classes\0"
+
+
+def _picture(picture: Picture) -> Path | bytes:
+    """Files stay files; what lies in memory becomes the bytes of one, so that a part stays a plain value."""
     if isinstance(picture, str):
         return Path(picture)
     if isinstance(picture, np.ndarray):
@@ -261,6 +324,25 @@ def _picture(picture: Picture) -> Content:
             ) from error
         return buffer.getvalue()
     return picture
+
+
+def _map(picture: Picture) -> Path | bytes:
+    """A picture, or an array of numbers that no picture file holds."""
+    if isinstance(picture, np.ndarray) and picture.dtype.str[1:] not in ("u1", "u2", "b1"):
+        return _array_file(picture)
+    return _picture(picture)
+
+
+def _array_file(array: NDArray[Any]) -> bytes:
+    """The bytes of a `.npy` file; an array of objects would be a pickle, which nothing here reads."""
+    buffer = io.BytesIO()
+    try:
+        np.save(buffer, array, allow_pickle=False)
+    except ValueError as error:
+        raise QueryError(
+            f"An array of {array.dtype} cannot be sent: {error}.", code="query.content"
+        ) from error
+    return buffer.getvalue()
 
 
 def _checked_weight(weight: object) -> float:

@@ -1,12 +1,27 @@
 """The arithmetic of queries, and what it refuses."""
 
+import io
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from anyseek.errors import QueryError
-from anyseek.search import RGB, Boxes, Caption, Depth, Like, Metadata, Palette, Query, QueryPart
+from anyseek.errors import InputError, QueryError
+from anyseek.search import (
+    RGB,
+    Boxes,
+    Caption,
+    Depth,
+    Features,
+    Like,
+    Metadata,
+    Normal,
+    Palette,
+    Query,
+    QueryPart,
+    Semseg,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -94,6 +109,49 @@ def test_pixels_in_memory_become_a_png_of_the_same_pixels() -> None:
         assert content.startswith(b"\x89PNG")
     depth = Depth(np.arange(12, dtype=np.uint16).reshape(3, 4) * 5000)
     assert isinstance(depth.content, bytes)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Depth(np.ones((3, 4), np.float32)),
+        Normal(np.ones((3, 4, 3))),
+        Semseg(np.ones((3, 4), np.int64)),
+        Features("clip", np.ones((3, 4, 5), np.float16)),
+    ],
+)
+def test_numbers_in_memory_become_an_array_file_of_the_same_numbers(part: QueryPart) -> None:
+    assert isinstance(part.content, bytes)
+    array = np.load(io.BytesIO(part.content), allow_pickle=False)
+    assert array.shape[:2] == (3, 4)
+    assert (array == 1).all()
+
+
+def test_objects_and_unknown_features_are_refused() -> None:
+    with pytest.raises(QueryError, match="object"):
+        Features("clip", np.array([object()]))
+    with pytest.raises(QueryError, match="imagebind_global"):
+        Features("smell", np.zeros(3))
+
+
+def test_named_classes_travel_in_the_picture(tmp_path: Path) -> None:
+    painted = np.zeros((4, 6, 3), np.uint8)
+    path = tmp_path / "painted.png"
+    Image.fromarray(painted).save(path)
+    legend = {"#000000": "dog", "#ff0000": "ähre"}
+    for picture in (painted, path, str(path), path.read_bytes()):
+        content = Semseg(picture, legend).content
+        assert isinstance(content, bytes)
+        with Image.open(io.BytesIO(content)) as image:
+            assert json.loads(image.text["anyseek:classes"]) == legend  # type: ignore[attr-defined]
+            assert np.array_equal(np.asarray(image), painted)
+    with pytest.raises(QueryError, match="itself"):
+        Semseg(Semseg(painted, legend).content, legend)  # type: ignore[arg-type]
+    for no_png in (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", np.zeros((2, 2))):
+        with pytest.raises(QueryError, match="PNG"):
+            Semseg(no_png, legend)
+    with pytest.raises(InputError, match=r"gone\.png"):
+        Semseg(tmp_path / "gone.png", legend)
 
 
 @pytest.mark.parametrize(
