@@ -1,46 +1,21 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
-from .dataset import SceneRecord, describe_scene, encode_depth, write_scenes
-from .describe import attributes, boxes, caption, metadata, palette
+from .describe import attributes, boxes, caption, metadata, palette, people
 from .render import MAX_DEPTH, Rendering, render
 from .scene import (
     COLORS,
-    GROUNDS,
+    FLOORS,
     MATERIALS,
     MAX_OBJECTS,
-    PATTERNS,
+    OBJECTS,
+    OUTDOORS,
+    PERSON,
     SEMSEG_CLASSES,
-    SHAPES,
     SIZES,
     SKIES,
+    TEXTURES,
+    WALLS,
     Scene,
     SceneObject,
     View,
 )
-
-__all__ = [
-    "COLORS",
-    "GROUNDS",
-    "MATERIALS",
-    "MAX_DEPTH",
-    "MAX_OBJECTS",
-    "PATTERNS",
-    "SEMSEG_CLASSES",
-    "SHAPES",
-    "SIZES",
-    "SKIES",
-    "Rendering",
-    "Scene",
-    "SceneObject",
-    "SceneRecord",
-    "View",
-    "attributes",
-    "boxes",
-    "caption",
-    "describe_scene",
-    "encode_depth",
-    "metadata",
-    "palette",
-    "render",
-    "write_scenes",
-]
