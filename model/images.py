@@ -78,24 +78,24 @@ def decode_image(
         LimitError: more bytes or pixels than `limits` allow.
         InputError: empty, another format, damaged, or without a meaning in 8 bits (floating point).
     """
-    limits = limits or ImageLimits()
-    if not content:
-        raise InputError(f"{name}: the file is empty; give an image ({FORMATS}).", code="input.empty")
-    if len(content) > limits.max_bytes:
-        raise LimitError(
-            f"{name}: {len(content):,} bytes, the limit is {limits.max_bytes:,}; give a smaller file."
-        )
-    opener = _find_opener(content)
-    if opener is None:
-        raise InputError(f"{name}: not an image of a known format; {FORMATS} are read.")
-    try:
-        return _decode(opener, content, name, limits, min_side)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
-        cut_short = isinstance(error, struct.error | IndexError | EOFError)
-        reason = "it ends too soon" if cut_short else str(error) or type(error).__name__
-        raise InputError(f"{name}: the image is damaged or of a kind that is not read ({reason}).") from error
+    return _decode(content, name, limits or ImageLimits(), lambda image: _to_rgb(image, name), min_side)
+
+
+def decode_stored(content: bytes, *, name: str = "image", limits: ImageLimits | None = None) -> Image.Image:
+    """Decode one image file to an upright picture of the numbers it stores, for maps that are no photos.
+
+    Its `mode` says which: palette pictures keep their indices (`P`), 16 bits come as `I;16` (or `I`), floating
+    point as `F`; `info` holds the text chunks of a PNG. Only the first frame counts. Thread-safe.
+
+    Raises:
+        LimitError, InputError: as `decode_image`, except that every kind of number is read.
+    """
+    return _decode(content, name, limits or ImageLimits(), lambda image: image.copy())
+
+
+def is_image(content: bytes) -> bool:
+    """Whether a file begins as one of the formats that are read."""
+    return _find_opener(content) is not None
 
 
 def array_image(pixels: np.ndarray, *, name: str = "image") -> Image.Image:
@@ -118,13 +118,18 @@ def crop_resize(image: Image.Image, size: int) -> np.ndarray:
 
     The preparation of the published models.
     """
-    width, height = image.size
+    if image.width != image.height:
+        # Cutting before resizing keeps pixels outside the square out of the filter.
+        image = Image.fromarray(central_square(np.asarray(image)))
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def central_square(pixels: np.ndarray) -> np.ndarray:
+    """The central square of side min(W, H) of `(H, W, ...)`, as a view."""
+    height, width = pixels.shape[:2]
     side = min(width, height)
     left, top = round((width - side) / 2), round((height - side) / 2)
-    if (width, height) != (side, side):
-        # Cutting before resizing keeps pixels outside the square out of the filter.
-        image = Image.fromarray(np.asarray(image)[top : top + side, left : left + side])
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    return pixels[top : top + side, left : left + side]
 
 
 def _find_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
@@ -134,10 +139,37 @@ def _find_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] 
 
 
 def _decode(
+    content: bytes,
+    name: str,
+    limits: ImageLimits,
+    convert: Callable[[Image.Image], Image.Image],
+    min_side: int | None = None,
+) -> Image.Image:
+    if not content:
+        raise InputError(f"{name}: the file is empty; give an image ({FORMATS}).", code="input.empty")
+    if len(content) > limits.max_bytes:
+        raise LimitError(
+            f"{name}: {len(content):,} bytes, the limit is {limits.max_bytes:,}; give a smaller file."
+        )
+    opener = _find_opener(content)
+    if opener is None:
+        raise InputError(f"{name}: not an image of a known format; {FORMATS} are read.")
+    try:
+        return _decode_with(opener, content, name, limits, convert, min_side)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
+        cut_short = isinstance(error, struct.error | IndexError | EOFError)
+        reason = "it ends too soon" if cut_short else str(error) or type(error).__name__
+        raise InputError(f"{name}: the image is damaged or of a kind that is not read ({reason}).") from error
+
+
+def _decode_with(
     opener: Callable[[io.BytesIO], ImageFile.ImageFile],
     content: bytes,
     name: str,
     limits: ImageLimits,
+    convert: Callable[[Image.Image], Image.Image],
     min_side: int | None,
 ) -> Image.Image:
     if opener is GifImagePlugin.GifImageFile:
@@ -150,8 +182,8 @@ def _decode(
         upright = (
             None if isinstance(image, TiffImagePlugin.TiffImageFile) else _UPRIGHT.get(_orientation(image))
         )
-        rgb = _to_rgb(image, name)
-    return rgb if upright is None else rgb.transpose(upright)
+        converted = convert(image)
+        return converted if upright is None else converted.transpose(upright)
 
 
 def _reduced(size: tuple[int, int], min_side: int) -> tuple[int, int]:
