@@ -66,19 +66,33 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: nothing there, a pickle, a damaged file, or no configuration.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = _weights_in(path)
-    elif not path.exists():
-        path = _download(str(source), WEIGHTS_NAME)
-    if path.suffix in _PICKLES:
-        raise CheckpointError(f"{path} may be a pickle, which can run code: it is not opened. {_CONVERT}")
+    path = find_weights(source)
     file = TensorFile(path)
     values = literal_values(file.metadata, json_keys=_JSON_KEYS)
     values.pop("format", None)
     if not values:
         values = _read_config(_config_beside(path, str(source)))
     return Checkpoint(file, values)
+
+
+def find_weights(source: str | Path, file_name: str = WEIGHTS_NAME) -> Path:
+    """Find a safetensors file on this machine, or download it into the hub's cache.
+
+    Args:
+        source: a file, a folder with one, or a hub id (owner/name).
+        file_name: which file of a hub repository; in a folder, the one taken where there are several.
+
+    Raises:
+        CheckpointError: nothing there, a pickle, or several files.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = _weights_in(path, file_name)
+    elif not path.exists():
+        path = _download(str(source), file_name)
+    if path.suffix in _PICKLES:
+        raise CheckpointError(f"{path} may be a pickle, which can run code: it is not opened. {_CONVERT}")
+    return path
 
 
 _CONVERT = "Give a .safetensors file instead."
@@ -260,9 +274,9 @@ def _read(file: TensorFile, name: str, device: torch.device, dtype: torch.dtype)
     return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 
-def _weights_in(folder: Path) -> Path:
-    if (folder / WEIGHTS_NAME).exists():
-        return folder / WEIGHTS_NAME
+def _weights_in(folder: Path, file_name: str) -> Path:
+    if (folder / file_name).exists():
+        return folder / file_name
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
         return found[0]

@@ -1,0 +1,6 @@
+"""Teachers: the networks whose features 4M-21 learned to predict; they make them of RGB directly."""
+
+from .sources import TEACHERS, TeacherSource
+from .teacher import Teacher, load_teacher
+
+__all__ = ["TEACHERS", "Teacher", "TeacherSource", "load_teacher"]
