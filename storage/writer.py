@@ -114,8 +114,8 @@ class Writer:
         _check_same(collection, model, fingerprint, spaces, views)
         if collection.gallery != gallery:
             raise ConflictError(
-                f"Collection '{name}' holds vectors of the gallery '{collection.gallery}', not of '{gallery}'; "
-                "the two do not mix. Index with the same gallery, or into another collection.",
+                f"Collection '{name}' holds vectors of the gallery '{collection.gallery}', not of "
+                f"'{gallery}'; the two do not mix. Index with the same gallery, or into another collection.",
                 code="collection.gallery",
             )
         return collection
