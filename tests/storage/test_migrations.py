@@ -66,11 +66,8 @@ def test_collections_of_the_first_revision_keep_their_items_and_are_predicted(da
     with database.write() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
-        connection.execute(
-            text(
-                "INSERT INTO collections VALUES ('c', 'photos', 'm', 'f', '[]', '[]', 1, 1, 0, 0, '2026-01-01')"
-            )
-        )
+        values = "'c', 'photos', 'm', 'f', '[]', '[]', 1, 1, 0, 0, '2026-01-01'"
+        connection.execute(text(f"INSERT INTO collections VALUES ({values})"))
         connection.execute(text("INSERT INTO items VALUES ('c', 'a', NULL, 1, '{}', '', '')"))
         assert not is_current(connection)
         upgrade(connection)
