@@ -35,6 +35,7 @@ _OPENERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] 
     (b"GIF87a", GifImagePlugin.GifImageFile),
     (b"GIF89a", GifImagePlugin.GifImageFile),
 )
+_WHITE = (255, 255, 255)
 _UPRIGHT = {  # EXIF orientation: what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,24 +79,48 @@ def decode_image(
         LimitError: more bytes or pixels than `limits` allow.
         InputError: empty, another format, damaged, or without a meaning in 8 bits (floating point).
     """
-    return _decode(content, name, limits or ImageLimits(), lambda image: _to_rgb(image, name), min_side)
+    return _decode(content, name, limits or ImageLimits(), lambda image: to_rgb(image, name=name), min_side)
 
 
 def decode_stored(content: bytes, *, name: str = "image", limits: ImageLimits | None = None) -> Image.Image:
     """Decode one image file to an upright picture of the numbers it stores, for maps that are no photos.
 
-    Its `mode` says which: palette pictures keep their indices (`P`), 16 bits come as `I;16` (or `I`), floating
-    point as `F`; `info` holds the text chunks of a PNG. Only the first frame counts. Thread-safe.
+    Its `mode` says which: palette pictures keep their indices (`P`), 16 bits come as `I;16` (or `I`),
+    floating point as `F`. `info` holds the text chunks of a PNG, `format` is as Pillow's. Only the first
+    frame counts. Thread-safe.
 
     Raises:
         LimitError, InputError: as `decode_image`, except that every kind of number is read.
     """
-    return _decode(content, name, limits or ImageLimits(), lambda image: image.copy())
+    return _decode(content, name, limits or ImageLimits(), _keep)
 
 
 def is_image(content: bytes) -> bool:
     """Whether a file begins as one of the formats that are read."""
     return _find_opener(content) is not None
+
+
+def to_rgb(
+    image: Image.Image, *, name: str = "image", background: tuple[int, int, int] = _WHITE
+) -> Image.Image:
+    """Turn a picture of any mode into `RGB`, as `decode_image` does; transparency lies over `background`.
+
+    Raises:
+        InputError: floating point, or integers beyond 16 bits.
+    """
+    if image.mode == "F":
+        raise InputError(f"{name}: floating-point pixels have no fixed range; save it with 8 or 16 bits.")
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise InputError(f"{name}: pixels go beyond 16 bits; save it with 8 or 16 bits.")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, background)
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        return rgb
+    return image.convert("RGB")
 
 
 def array_image(pixels: np.ndarray, *, name: str = "image") -> Image.Image:
@@ -110,7 +135,7 @@ def array_image(pixels: np.ndarray, *, name: str = "image") -> Image.Image:
         or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)))
     ):
         raise InputError(f"{name}: expected pixels uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}.")
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name=name)
 
 
 def crop_resize(image: Image.Image, size: int) -> np.ndarray:
@@ -183,7 +208,17 @@ def _decode_with(
             None if isinstance(image, TiffImagePlugin.TiffImageFile) else _UPRIGHT.get(_orientation(image))
         )
         converted = convert(image)
-        return converted if upright is None else converted.transpose(upright)
+        if upright is not None:
+            turned = converted.transpose(upright)
+            turned.format = converted.format
+            return turned
+        return converted
+
+
+def _keep(image: Image.Image) -> Image.Image:
+    kept = image.copy()
+    kept.format = image.format
+    return kept
 
 
 def _reduced(size: tuple[int, int], min_side: int) -> tuple[int, int]:
@@ -203,22 +238,6 @@ def _check_pixels(size: tuple[int, int], name: str, limits: ImageLimits) -> None
             f"{name}: {width} x {height} = {width * height:,} pixels, the limit is {limits.max_pixels:,}; "
             "give a smaller picture."
         )
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F":
-        raise InputError(f"{name}: floating-point pixels have no fixed range; save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise InputError(f"{name}: pixels go beyond 16 bits; save it with 8 or 16 bits.")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, (255, 255, 255))
-        rgb.paste(rgba, mask=rgba.getchannel("A"))
-        return rgb
-    return image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,7 +1,7 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
 from .dataset import SceneRecord, describe_scene, encode_depth, write_scenes
-from .describe import attributes, boxes, caption, metadata, palette
+from .describe import attributes, boxes, caption, metadata
 from .render import MAX_DEPTH, Rendering, render
 from .scene import (
     COLORS,
@@ -40,7 +40,6 @@ __all__ = [
     "describe_scene",
     "encode_depth",
     "metadata",
-    "palette",
     "render",
     "write_scenes",
 ]

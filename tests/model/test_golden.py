@@ -23,10 +23,11 @@ from anyseek.model.fourm import FourM
 from anyseek.model.generate import Conditions, Generator
 from anyseek.model.guidance import Part
 from anyseek.model.images import array_image, crop_resize
-from anyseek.model.inputs import MIN_SCORE, normalize_pixels
+from anyseek.model.inputs import normalize_pixels
 from anyseek.model.modalities import get_modality
 from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
+from anyseek.model.readers.texts import MIN_SCORE
 from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
 from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
 from anyseek.model.tokenizers.build import build_tokenizer, parse_tokenizer_config
