@@ -27,6 +27,7 @@ from anyseek.model.inputs import normalize_pixels
 from anyseek.model.modalities import get_modality
 from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
+from anyseek.model.readers.masks import fill_polygons
 from anyseek.model.readers.texts import MIN_SCORE
 from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
 from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
@@ -65,7 +66,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
-NO_SAM = "the SAM instance modality is not built yet"
 NO_TOKENIZER_INPUT = "inputs of image tokenizers are not prepared yet"
 
 
@@ -934,15 +934,16 @@ def probability(logits: Tensor, tokens: np.ndarray, step: Step) -> Tensor:
 
 
 def preproc_cases(path: Path) -> Iterator[Case]:
-    missing = {"sam": NO_SAM}
     checks = {"rgb/imagenet": check_normalisation, "rgb/crop_resize_u8": check_crop}
     with np.load(path) as data:
         outputs = [key for key in data.files if not key.endswith(("/u8", "/u16", "_in_u8"))]
     for name in outputs:
         if name in checks:
             yield Case(f"preproc/{name}", lambda name=name: checks[name](arrays(path)))
+        elif name.startswith("sam/"):
+            yield Case(f"preproc/{name}", lambda name=name: check_polygons(arrays(path), name))
         else:
-            yield Case(f"preproc/{name}", None, missing.get(name.partition("/")[0], NO_TOKENIZER_INPUT))
+            yield Case(f"preproc/{name}", None, NO_TOKENIZER_INPUT)
 
 
 def check_normalisation(data: dict[str, np.ndarray]) -> None:
@@ -952,3 +953,17 @@ def check_normalisation(data: dict[str, np.ndarray]) -> None:
 def check_crop(data: dict[str, np.ndarray]) -> None:
     expected = data["rgb/crop_resize_u8"]
     assert_agrees("crop", crop_resize(array_image(data["rgb/crop_in_u8"]), expected.shape[0]), expected)
+
+
+def check_polygons(data: dict[str, np.ndarray], name: str) -> None:
+    """Polygons in the frame, rasterised in their boxes: each alone, then all masks and boxes."""
+    polygons = [data[f"sam/poly{i}"][:, 0] for i in range(len(data["sam/masks"]))]
+    boxes = np.stack([[*polygon.min(0), *polygon.max(0)] for polygon in polygons])
+    masks = np.stack([fill_polygons([one], box) for one, box in zip(polygons, boxes.tolist(), strict=True)])
+    if name == "sam/masks":
+        assert_agrees(name, masks, data[name])
+    elif name == "sam/bboxes_hmin_wmin_hmax_wmax":
+        assert_agrees(name, boxes[:, [1, 0, 3, 2]].astype(np.float64), data[name])
+    else:
+        index = int(name.removeprefix("sam/poly"))
+        assert_agrees(name, masks[index], data["sam/masks"][index])
