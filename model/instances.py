@@ -154,7 +154,7 @@ def ask(points: Sequence[tuple[int, int]], text: TextTokenizer) -> Draft:
 
 
 def merge_answers(answers: Iterable[PointInstances], tokenizer: Tokenizer) -> list[Instance]:
-    """The instances that answers tell of; codes that the tokenizer does not have tell of nothing.
+    """The instances that answers tell of.
 
     Returns:
         Those with most votes first, then the larger ones.
@@ -162,8 +162,7 @@ def merge_answers(answers: Iterable[PointInstances], tokenizer: Tokenizer) -> li
     Raises:
         ModelError: the tokenizer does not decode 4 x 4 codes to single-channel masks.
     """
-    size = tokenizer.codebook().shape[1]
-    found = [(answer, code) for answer in answers for code in answer.instances if max(code.codes) < size]
+    found = [(answer, code) for answer in answers for code in answer.instances]
     probability = decode_masks([code for _, code in found], tokenizer)
     each = [
         Instance((answer.x, answer.y), code.box, one > _INSIDE, paste(one, code.box), 1)

@@ -123,11 +123,6 @@ def test_masks_that_only_touch_stay_apart_and_empty_ones_go() -> None:
     assert merge([]) == []
 
 
-def test_codes_that_the_tokenizer_lacks_tell_of_nothing() -> None:
-    answer = PointInstances(1, 2, (InstanceCode((0, 0, 100, 100), (900,) * 15 + (960,)),))
-    assert merge_answers([answer], DiscTokenizer()) == []
-
-
 def test_texts_of_all_passes_are_one_text_whatever_ends_them() -> None:
     generator: Any = ScriptedGenerator()
     plain = write_answers(generator, {}, TEXT)
