@@ -1,13 +1,14 @@
 """Values, before they are written or drawn: of the types and shapes that `values.py` lists, and finite."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .inputs import parse_boxes, parse_metadata, parse_palette
 from .modalities import raw_name
+from .readers.texts import MAX_LABEL_CHARS, parse_boxes, parse_metadata, parse_palette
+from .tokenizers.sequences import Box
 from .values import INSTANCE, PERSON, Value
 
 _PIXELS = (np.dtype(np.uint8), ("height", "width", 3))
@@ -61,7 +62,23 @@ def check_value(modality: str, value: Value | None) -> Any:
     return _PARSE[raw](value, raw)
 
 
-_PARSE: Mapping[str, Any] = {"det": parse_boxes, "metadata": parse_metadata, "color_palette": parse_palette}
+def _check_boxes(value: object, name: str) -> list[Box]:
+    """Boxes, with labels cut where a model wrote on and on: no reader takes them whole."""
+    if isinstance(value, Sequence):
+        value = [_with_short_label(item) if isinstance(item, Mapping) else item for item in value]
+    return parse_boxes(value, name)
+
+
+def _with_short_label(item: Mapping[str, Any]) -> Mapping[str, Any]:
+    label = item.get("label")
+    return {**item, "label": label[:MAX_LABEL_CHARS]} if isinstance(label, str) else item
+
+
+_PARSE: Mapping[str, Callable[[object, str], Any]] = {
+    "det": _check_boxes,
+    "metadata": parse_metadata,
+    "color_palette": parse_palette,
+}
 
 
 def _check_array(raw: str, value: object) -> np.ndarray:

@@ -9,11 +9,11 @@
 | caption | `.txt` | UTF-8 |
 | det, metadata, color_palette | `.json` | as the value is |
 | human_poses | `.json` | a list of people, with the names of SMPL's parameters |
-| sam_instance | `.json` | COCO instances in a 224 x 224 frame |
+| sam_instance | `.json` | COCO instances in a 224 x 224 frame; `mask` is exact, in its `box` |
 | clip, dinov2, imagebind, dinov2_global, imagebind_global, t5_caption | `.npy` | float32 |
 
-PNG text chunks carry what pixels cannot: `anyseek:scale` and `anyseek:offset` of depth, `anyseek:classes` of
-a segmentation, the JSON object {"pixel": "name of its class"}.
+PNG text chunks carry what pixels cannot: `anyseek:modality`, `anyseek:scale` and `anyseek:offset` of depth,
+`anyseek:classes` of a segmentation, the JSON object {"pixel": "name of its class"} of classes that occur.
 """
 
 import io
@@ -34,9 +34,14 @@ from ..errors import InputError
 from .checks import check_value
 from .classes import MAX_CLASSES, class_colors
 from .modalities import raw_name
+from .readers.pictures import CLASSES_KEY, MODALITY_KEY
+from .readers.rle import encode_rle
 from .tokenizers.instances import FRAME
 from .tokenizers.sequences import Box
 from .values import Value
+
+SCALE_KEY, OFFSET_KEY = "anyseek:scale", "anyseek:offset"
+"""PNG text chunks: depth = offset + scale * pixel."""
 
 _MAX_DEPTH = 65535
 _NOTHING = 255  # pixel of a segmentation; label 0 of the value
@@ -51,7 +56,7 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
         modality: the user's name of it, or a word for it.
         value: as `values.py` lists it; sequences as they are predicted.
         stem: folder and name without suffixes. The folder must exist.
-        classes: names of the classes of a segmentation, which its file then lists.
+        classes: names of the classes of a segmentation, by which its file then names them.
 
     Returns:
         The file.
@@ -89,19 +94,26 @@ def encode_value(modality: str, value: Value, *, classes: Sequence[str] = ()) ->
     checked = check_value(raw, value)
     if raw == "semseg":
         return ".png", _semseg_png(checked, classes)
+    if raw in ("rgb", "normal", "canny_edge", "sam_edge"):
+        return ".png", _png(Image.fromarray(np.ascontiguousarray(checked)), raw)
     suffix, encode = _ENCODE.get(raw, (".npy", _npy))
     return suffix, encode(checked)
 
 
-def _pixels_png(pixels: np.ndarray) -> bytes:
-    return _png(Image.fromarray(np.ascontiguousarray(pixels)))
+def _png(image: Image.Image, raw: str, notes: Mapping[str, str] | None = None) -> bytes:
+    info = PngInfo()
+    for key, text in {MODALITY_KEY: raw, **(notes or {})}.items():
+        info.add_text(key, text)
+    file = io.BytesIO()
+    image.save(file, "PNG", pnginfo=info)
+    return file.getvalue()
 
 
 def _depth_png(depth: np.ndarray) -> bytes:
     offset = float(depth.min())
     scale = (float(depth.max()) - offset) / _MAX_DEPTH
     levels = np.round((depth.astype(np.float64) - offset) / (scale or 1)).astype(np.uint16)
-    return _png(Image.fromarray(levels), scale=repr(scale), offset=repr(offset))
+    return _png(Image.fromarray(levels), "depth", {SCALE_KEY: repr(scale), OFFSET_KEY: repr(offset)})
 
 
 def _semseg_png(labels: np.ndarray, classes: Sequence[str]) -> bytes:
@@ -113,17 +125,8 @@ def _semseg_png(labels: np.ndarray, classes: Sequence[str]) -> bytes:
     palette[:MAX_CLASSES] = class_colors(MAX_CLASSES)
     image = Image.fromarray(pixels)
     image.putpalette(palette.tobytes())
-    legend = {str(i): name for i, name in enumerate(classes)}
-    return _png(image, **({"classes": json.dumps(legend)} if classes else {}))
-
-
-def _png(image: Image.Image, **notes: str) -> bytes:
-    info = PngInfo()
-    for key, text in notes.items():
-        info.add_text(f"anyseek:{key}", text)
-    file = io.BytesIO()
-    image.save(file, "PNG", pnginfo=info)
-    return file.getvalue()
+    legend = {str(i): classes[i] for i in used} if classes else None
+    return _png(image, "semseg", {CLASSES_KEY: json.dumps(legend)} if legend else None)
 
 
 def _npy(array: np.ndarray) -> bytes:
@@ -166,7 +169,7 @@ def _numbers(array: np.ndarray) -> Any:
 
 
 def _instances(instances: np.ndarray) -> object:
-    """COCO's layout; points without an instance have no place in it."""
+    """COCO's layout, and beside it what only our readers need; points without an instance have no place."""
     found = [one for one in instances if one["mask"].any()]
     return {
         "images": [{"id": 1, "width": FRAME, "height": FRAME}],
@@ -183,10 +186,12 @@ def _instance(one: np.void) -> dict[str, Any]:
         "image_id": 1,
         "category_id": 1,
         "iscrowd": 0,
-        "point": one["point"].tolist(),
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": round(float(one["mask"].sum() * scale.prod()), 2),
         "segmentation": [_polygon(outline[:, 0], scale, (x0, y0)) for outline in outlines],
+        "point": one["point"].tolist(),
+        "box": [x0, y0, x1, y1],
+        "mask": encode_rle(one["mask"]),
     }
 
 
@@ -197,11 +202,7 @@ def _polygon(outline: np.ndarray, scale: np.ndarray, corner: tuple[int, int]) ->
 
 
 _ENCODE: Mapping[str, tuple[str, Callable[[Any], bytes]]] = {
-    "rgb": (".png", _pixels_png),
-    "normal": (".png", _pixels_png),
     "depth": (".png", _depth_png),
-    "canny_edge": (".png", _pixels_png),
-    "sam_edge": (".png", _pixels_png),
     "caption": (".txt", str.encode),
     "det": (".json", lambda boxes: _json(_boxes(boxes))),
     "metadata": (".json", _json),

@@ -72,9 +72,9 @@ def _draw(
         case "det":
             return draw_boxes(value, over, size, text)
         case "sam_instance":
-            return draw_instances(value, over, size)
+            return draw_instances(value, over, size, text)
         case "human_poses":
-            return draw_people(value, over, size)
+            return draw_people(value, over, size, text)
         case "clip" | "dinov2" | "imagebind":
             return draw_features(value, size)
         case "dinov2_global" | "imagebind_global":

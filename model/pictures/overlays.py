@@ -10,9 +10,9 @@ from PIL import Image, ImageDraw
 from ..classes import class_colors
 from ..tokenizers.instances import FRAME
 from ..tokenizers.sequences import Box
-from .lettering import INK, PAPER, Lettering
+from .lettering import FAINT, INK, PAPER, Lettering
 
-_GREY = (226, 229, 232)
+_GREY, _EDGE = (226, 229, 232), (250, 250, 250)
 _FILL = 0.45  # opacity of an instance
 _NUM_COLORS = 64
 
@@ -25,15 +25,12 @@ def draw_boxes(boxes: Sequence[Box], over: np.ndarray | None, size: int, text: L
     line = max(1, round(size / (128 if len(boxes) < 20 else 256)))
     for box in ordered:
         corners = [round(u * (size - 1)) for u in box[:4]]
-        draw.rectangle(corners, None, _PAPER_EDGE, line + 2 if len(boxes) < 20 else line)
+        draw.rectangle(corners, None, _EDGE, line + 2 if len(boxes) < 20 else line)
         draw.rectangle(corners, None, color_of(box.label), line)
     taken: list[tuple[float, float, float, float]] = []
     for box in reversed(ordered):
         _draw_label(draw, box, size, text, taken)
-    return picture
-
-
-_PAPER_EDGE = (250, 250, 250)
+    return picture if boxes else without(picture, "no boxes", text)
 
 
 def _draw_label(
@@ -62,7 +59,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def draw_instances(instances: np.ndarray, over: np.ndarray | None, size: int) -> Image.Image:
+def draw_instances(instances: np.ndarray, over: np.ndarray | None, size: int, text: Lettering) -> Image.Image:
     """INSTANCE (N,) as translucent shapes with outlines, larger ones below, and the points asked."""
     pixels = np.asarray(background(over, size)).astype(np.float32)
     colors = class_colors(_NUM_COLORS).astype(np.float32)
@@ -80,7 +77,7 @@ def draw_instances(instances: np.ndarray, over: np.ndarray | None, size: int) ->
     for x, y in {(int(x), int(y)) for x, y in instances["point"]}:
         x, y = (x + 0.5) * size / FRAME, (y + 0.5) * size / FRAME
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), PAPER, INK)
-    return picture
+    return picture if any(mask.any() for mask in masks) else without(picture, "no instances", text)
 
 
 def instance_mask(instance: np.void, size: int) -> np.ndarray:
@@ -98,6 +95,14 @@ def background(over: np.ndarray | None, size: int) -> Image.Image:
     if over is None:
         return Image.new("RGB", (size, size), _GREY)
     return Image.fromarray(np.ascontiguousarray(over)).resize((size, size), Image.Resampling.BICUBIC)
+
+
+def without(picture: Image.Image, words: str, text: Lettering) -> Image.Image:
+    """The picture with words in its corner that say what is not there."""
+    draw = ImageDraw.Draw(picture)
+    draw.rectangle((0, 0, text.font.getlength(words) + 8, text.line + 3), PAPER)
+    draw.text((4, 1), words, FAINT, text.font)
+    return picture
 
 
 def color_of(label: str) -> tuple[int, int, int]:

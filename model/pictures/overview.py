@@ -62,6 +62,7 @@ def draw_overview(
     text, heading = Lettering(max(11, size // 18)), Lettering(max(15, size // 12))
     parts = [_draw_words(title, heading, width)] if title else []
     for i, row in enumerate(rows):
+        parts += [Image.new("RGB", (width, 2), TILE)] if parts else []
         parts += [_draw_words(names[i], text, width)] if names else []
         for start in range(0, len(order), columns):
             shown = order[start : start + columns]

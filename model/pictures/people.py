@@ -3,10 +3,11 @@
 import numpy as np
 from PIL import Image
 
-from .overlays import background
+from .lettering import Lettering
+from .overlays import background, without
 
 
-def draw_people(people: np.ndarray, over: np.ndarray | None, size: int) -> Image.Image:
+def draw_people(people: np.ndarray, over: np.ndarray | None, size: int, text: Lettering) -> Image.Image:
     """PERSON (N,) as skeletons."""
-    assert people.ndim == 1
-    return background(over, size)
+    picture = background(over, size)
+    return picture if len(people) else without(picture, "nobody", text)
