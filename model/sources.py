@@ -91,10 +91,9 @@ class ModelSource:
 
 
 def _inside(folder: Path, name: object) -> Path:
-    path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{folder / BUNDLE_FILE} names {name!r}, which lies outside the folder.")
-    return path
+    if isinstance(name, str) and (folder / name).resolve().is_relative_to(folder.resolve()):
+        return folder / name
+    raise CheckpointError(f"{folder / BUNDLE_FILE} names {name!r}, which is no file inside the folder.")
 
 
 def _class_names(value: object, path: Path) -> tuple[str, ...]:
