@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .body import nearest_rotations
 from .instances import Instance, merge_answers
 from .modalities import Modality
 from .parts import ModelParts
@@ -187,13 +188,6 @@ def read_people(poses: Sequence[Pose], tokenizer: Tokenizer) -> np.ndarray:
     for name in ("box", "camera", "shape"):
         people[name] = [getattr(pose, name) for pose in poses]
     return people
-
-
-def nearest_rotations(matrices: np.ndarray) -> np.ndarray:
-    """The rotations that finite matrices (..., 3, 3) are closest to (Frobenius norm)."""
-    left, _, right = np.linalg.svd(matrices)
-    left[..., -1] *= np.linalg.det(left @ right)[..., None]  # never a reflection
-    return left @ right
 
 
 def read_instances(answers: Sequence[PointInstances], tokenizer: Tokenizer) -> np.ndarray:
