@@ -9,6 +9,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from PIL import (
@@ -26,7 +27,7 @@ from ..errors import InputError, LimitError
 
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP and GIF (first frame)"
 
-_OPENERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
+_OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"II*\0", TiffImagePlugin.TiffImageFile),
@@ -100,6 +101,21 @@ def is_image(content: bytes) -> bool:
     return _find_opener(content) is not None
 
 
+def picture_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Upright width and height that a picture's header tells; None where it is no picture that is read."""
+    opener = _find_opener(file.read(16))
+    if opener is None:
+        return None
+    file.seek(0)
+    try:
+        with opener(file) as image:
+            width, height = image.size
+            is_turned = not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5
+            return (height, width) if is_turned else (width, height)
+    except Exception:  # damaged: whoever decodes it says how
+        return None
+
+
 def to_rgb(
     image: Image.Image, *, name: str = "image", background: tuple[int, int, int] = _WHITE
 ) -> Image.Image:
@@ -157,7 +173,7 @@ def central_square(pixels: np.ndarray) -> np.ndarray:
     return pixels[top : top + side, left : left + side]
 
 
-def _find_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+def _find_opener(content: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile] | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile
     return next((opener for magic, opener in _OPENERS if content.startswith(magic)), None)
@@ -190,7 +206,7 @@ def _decode(
 
 
 def _decode_with(
-    opener: Callable[[io.BytesIO], ImageFile.ImageFile],
+    opener: Callable[[BinaryIO], ImageFile.ImageFile],
     content: bytes,
     name: str,
     limits: ImageLimits,
