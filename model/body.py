@@ -18,7 +18,7 @@ JOINTS = (
 PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
 """The joint that each one hangs on, before it in the order; the pelvis hangs on nothing."""
 
-DEFAULT_CAMERA = (1.1, 0.0, -0.3)
+DEFAULT_CAMERA = (1.1, 0.0, 0.05)
 """Scale and translation with which an upright adult fills the box."""
 
 FACING_CAMERA = np.diag([1.0, -1.0, -1.0])

@@ -12,7 +12,8 @@ from ..tokenizers.instances import FRAME
 from ..tokenizers.sequences import Box
 from .lettering import FAINT, INK, PAPER, Lettering
 
-_GREY, _EDGE = (226, 229, 232), (250, 250, 250)
+_GREY = (226, 229, 232)
+_FEW = 20  # boxes; more get thin lines
 _FILL = 0.45  # opacity of an instance
 _NUM_COLORS = 64
 
@@ -22,11 +23,13 @@ def draw_boxes(boxes: Sequence[Box], over: np.ndarray | None, size: int, text: L
     picture = background(over, size)
     draw = ImageDraw.Draw(picture)
     ordered = sorted(boxes, key=lambda box: (box.x0 - box.x1) * (box.y1 - box.y0))
-    line = max(1, round(size / (128 if len(boxes) < 20 else 256)))
+    line = max(1, round(size / (100 if len(boxes) <= _FEW else 256)))
     for box in ordered:
         corners = [round(u * (size - 1)) for u in box[:4]]
-        draw.rectangle(corners, None, _EDGE, line + 2 if len(boxes) < 20 else line)
-        draw.rectangle(corners, None, color_of(box.label), line)
+        color = color_of(box.label)
+        if len(boxes) <= _FEW:  # an inner line that can be told from the outer one on any photo
+            draw.rectangle(corners, None, readable_on(color), line + max(1, line // 2))
+        draw.rectangle(corners, None, color, line)
     taken: list[tuple[float, float, float, float]] = []
     for box in reversed(ordered):
         _draw_label(draw, box, size, text, taken)

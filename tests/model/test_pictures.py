@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError, LimitError, ModelError
+from anyseek.model.body import DEFAULT_CAMERA, FACING_CAMERA, JOINTS, find_joints
 from anyseek.model.classes import COCO_CLASSES, class_colors
 from anyseek.model.modalities import RAW_NAMES
 from anyseek.model.pictures import draw_overview, draw_value
@@ -188,6 +189,33 @@ def test_mask_fills_its_box_at_any_size() -> None:
         mask = instance_mask(instance[()], size)
         assert mask[:, size // 4 : size // 2].all()
         assert mask.sum() == size * size // 4
+
+
+def test_bones_lie_between_the_joints_and_left_is_told_from_right() -> None:
+    person = np.zeros(1, PERSON)
+    person["box"], person["camera"] = [0.1, 0.1, 0.9, 0.9], DEFAULT_CAMERA
+    person["pose"], person["rotation"] = np.eye(3), FACING_CAMERA
+    places = dict(zip(JOINTS, find_joints(person)[0] * 300, strict=True))
+    image = pixels(draw_value("human_poses", person, over=PHOTO, size=300))
+    colors = {
+        side: image[tuple(np.round((places[f"{side}_hip"] + places[f"{side}_knee"]) / 2).astype(int)[::-1])]
+        for side in ("left", "right")
+    }
+    assert (colors["left"] != colors["right"]).any()
+    for color in colors.values():
+        assert (color != PHOTO[0, 0]).any()
+    rows, columns = np.nonzero((image == colors["left"]).all(-1))
+    assert columns.min() > 140, "who faces the camera has the left side on our right"
+    assert abs(int(rows.max()) - places["left_foot"][1]) < 8
+    np.testing.assert_array_equal(image[5, 5], PHOTO[0, 0])
+
+
+@pytest.mark.parametrize("camera", [(0, 0, 0), (19, 19, 19), (-1, -1, -1), (1e30, 0, 0)])
+def test_people_beyond_the_picture_do_no_harm(camera: tuple[float, ...]) -> None:
+    people = np.zeros(3, PERSON)
+    people["box"], people["camera"] = [0.9, 0.9, 0.1, 0.1], camera
+    people["pose"], people["rotation"] = np.eye(3), np.eye(3)
+    assert draw_value("human_poses", people, size=64).size == (64, 64)
 
 
 def test_equal_features_have_equal_colours_whatever_the_sign_of_a_component() -> None:
