@@ -14,6 +14,7 @@ import numpy as np
 
 from ...errors import InputError, ModelError
 from ..instances import paste
+from ..readers.rle import decode_rle, is_rle
 from ..tokenizers.instances import FRAME
 from ..values import INSTANCE, Value
 from .coco import CocoImage, find, read_annotations, read_images
@@ -145,27 +146,17 @@ def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
 
 def _mask(annotation: Mapping[str, Any], image: CocoImage) -> np.ndarray:
     """The mask bool (H, W) of an annotation: polygons, or run lengths plain or compressed."""
-    coder = _pycocotools()
-    problem = f"{image.file.name}: annotation {annotation.get('id')} has"
-    match annotation.get("segmentation"):
-        case [_, *_] as polygons if all(_is_polygon(one) for one in polygons):
-            coded = coder.merge(coder.frPyObjects(polygons, image.height, image.width))
-        case {"size": [image.height, image.width], "counts": [*counts]} if (
-            all(isinstance(run, int) and run >= 0 for run in counts)
-            and sum(counts) == image.height * image.width
-        ):
-            coded = coder.frPyObjects(dict(annotation["segmentation"]), image.height, image.width)
-        case {"size": [image.height, image.width], "counts": str()}:
-            coded = dict(annotation["segmentation"])
-        case _:
-            raise InputError(f"{problem} no polygons or run lengths of its picture's size.")
-    try:
-        mask = coder.decode(coded)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{problem} damaged run lengths ({error}).") from error
+    name = f"{image.file.name}: annotation {annotation.get('id')}"
+    value = annotation.get("segmentation")
+    if isinstance(value, list) and value and all(_is_polygon(one) for one in value):
+        coder = _pycocotools()
+        value = coder.merge(coder.frPyObjects(value, image.height, image.width))
+    if not isinstance(value, Mapping) or not is_rle(value):
+        raise InputError(f"{name} has neither polygons nor run lengths.")
+    mask = decode_rle(value, name)
     if mask.shape != (image.height, image.width):
-        raise InputError(f"{problem} run lengths of another size, {mask.shape}.")
-    return mask.astype(bool)
+        raise InputError(f"{name} has run lengths of another size than its picture, {mask.shape}.")
+    return mask
 
 
 def _is_polygon(value: object) -> bool:
