@@ -60,8 +60,8 @@ def read_body_model(path: Path) -> BodyModel:
     fits = template.shape == (vertices, 3) and shapes.shape[:2] == (vertices, 3) and shapes.ndim == 3
     if not fits or shapes.shape[2] < NUM_BETAS or regressor.shape != (len(JOINTS), vertices):
         raise InputError(
-            f"{name}: v_template {template.shape}, shapedirs {shapes.shape}, J_regressor {regressor.shape} are "
-            f"no SMPL body: (V, 3), (V, 3, {NUM_BETAS} or more) and ({len(JOINTS)}, V)."
+            f"{name}: v_template {template.shape}, shapedirs {shapes.shape} and J_regressor "
+            f"{regressor.shape} are no SMPL body: (V, 3), (V, 3, {NUM_BETAS} or more) and ({len(JOINTS)}, V)."
         )
     tree = found.get("kintree_table")
     if tree is not None and (tree.shape != (2, len(JOINTS)) or tuple(tree[0, 1:].tolist()) != PARENTS[1:]):
