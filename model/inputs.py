@@ -22,6 +22,7 @@ from .readers.features import read_features, read_t5, read_vector
 from .readers.instances import read_instances
 from .readers.labels import read_semseg
 from .readers.pictures import read_normal, read_rgb
+from .readers.poses import read_poses
 from .readers.texts import SPELT, spell
 from .tokenizers.text import TextTokenizer
 
@@ -117,9 +118,7 @@ class InputReader:
             case "t5_caption":
                 return read_t5(content, name=name, row=row, max_bytes=max_bytes)
             case "human_poses":
-                from .readers.poses import read_poses
-
-                return read_poses(content, name=name, max_bytes=max_bytes)
+                return read_poses(content, name=name, row=row, max_bytes=max_bytes)
             case "sam_instance":
                 return read_instances(content, name=name, row=row, max_bytes=max_bytes)
             case _:
