@@ -47,7 +47,8 @@ class GrowingGenerator:
             CheckpointError: the file does not hold what its configuration says.
         """
         outs = set(targets)
-        ins = {*inputs, *outs.intersection(self.config.domains_in)}
+        # Also what is made from nothing needs one input: an unused token of it.
+        ins = {*inputs, *outs.intersection(self.config.domains_in)} or {self.config.domains_in[0]}
         with self._lock:
             if self._generator is None or not (ins <= self._inputs and outs <= self._targets):
                 self._generator = None  # its memory is needed now
