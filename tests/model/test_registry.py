@@ -14,6 +14,7 @@ import torch
 from anyseek.errors import CheckpointError, ModelError
 from anyseek.model import MODELS, ModelSource, load_model, sources
 from anyseek.model.checkpoint import load_fourm, save_checkpoint
+from anyseek.model.modalities import RAW_NAMES
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.tokenizers.text import TextTokenizer
 
@@ -124,6 +125,41 @@ def test_tokenizer_of_another_model_is_refused(bundle: Path, tmp_path: Path) -> 
     save_checkpoint(VQVAE(other), folder / "dinov2_global.safetensors")
     with pytest.raises(ModelError, match=r"codebooks of 64 .* codebooks of 32 "):
         load_model(folder)
+
+
+def test_a_model_of_every_modality_tells_what_goes_in_and_out(any_bundle: Path) -> None:
+    model = load_model(any_bundle)
+    assert set(model.inputs) == set(RAW_NAMES)
+    assert set(model.targets) == set(RAW_NAMES) - {"t5_caption"}
+    assert set(model.spaces) == {"dinov2_global", "imagebind_global"}
+    assert load_model(any_bundle, inputs=["depth"], spaces=["dinov2_global"]).targets == model.targets
+
+
+def test_tokenizers_that_only_read_play_no_part_in_the_fingerprint(any_bundle: Path, tmp_path: Path) -> None:
+    whole = load_model(any_bundle)
+    assert load_model(any_bundle, inputs=["depth", "caption"]).fingerprint == whole.fingerprint
+    folder = shutil.copytree(any_bundle, tmp_path / "without")
+    (folder / "depth.safetensors").unlink()
+    assert load_model(folder).fingerprint == whole.fingerprint
+    shutil.copy(folder / "sam_instance.safetensors", folder / "imagebind_global.safetensors")
+    with pytest.raises(ModelError, match="tokenizer of imagebind_global"):
+        load_model(folder)
+
+
+def test_predictions_take_contents_and_any_word_for_a_modality(any_bundle: Path) -> None:
+    model = load_model(any_bundle, inputs=["color_palette", "rgb"], spaces=[], device="cpu", dtype="float32")
+    given = {"palette": ["#102030"], "rgb": np.zeros((9, 9, 3), np.uint8)}
+    found = model.predict(given, ["edges", "metadata"], seed=3, diffusion_steps=2)
+    assert list(found) == ["canny_edge", "metadata"]
+    assert found["canny_edge"].tokens.shape == (4, 4)
+    again = model.predict(given, ["edges", "metadata"], seed=3, diffusion_steps=2)
+    for raw, one in found.items():
+        assert (one.tokens == again[raw].tokens).all()
+    assert list(model.predict(given, "depth", diffusion_steps=2)) == ["depth"]
+    with pytest.raises(ModelError, match="does not take 'det'"):
+        model.predict({"boxes": []}, ["depth"])
+    with pytest.raises(ModelError, match="Unknown modality 'sound'"):
+        model.predict(given, ["sound"])
 
 
 def test_models_with_qk_norm_run_too(make_bundle: Callable[..., Path], tmp_path: Path) -> None:
