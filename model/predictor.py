@@ -19,6 +19,7 @@ from .generate import read_seeds
 from .instances import PLAN as INSTANCES_PLAN
 from .instances import TARGET as INSTANCES
 from .instances import write_answers
+from .item_checks import check_input
 from .modalities import Modality
 from .parts import ModelParts
 from .plans import TargetPlan, default_plans
@@ -137,9 +138,11 @@ class ModalityPredictor:
                 raise ModelError(f"This model does not predict {raw!r}. It predicts {', '.join(targets)}.")
             if any(raw in item for item in items):
                 raise QueryError(f"{raw} is given and to be predicted; leave out one of both.")
-        for raw in dict.fromkeys(raw for item in items for raw in item):
-            if raw not in inputs:
-                raise ModelError(f"This model does not take {raw!r}. It takes {', '.join(inputs)}.")
+        for i, item in enumerate(items):
+            for raw, value in item.items():
+                if raw not in inputs:
+                    raise ModelError(f"This model does not take {raw!r}. It takes {', '.join(inputs)}.")
+                check_input(value, inputs[raw], f"Item {i}, {raw}", len(self._parts.classes))
         return {raw: targets[raw] for raw in to}
 
     def _drafts(
@@ -151,11 +154,13 @@ class ModalityPredictor:
         keep = [{}] * len(items) if keep is None else keep
         if len(keep) != len(items):
             raise QueryError(f"{len(keep)} mappings of what is kept for {len(items)} items: give one each.")
-        for raw in dict.fromkeys(raw for of_item in keep for raw in of_item):
-            if raw not in rows:
-                raise QueryError(f"A part of {raw} is kept, but {raw} is not to be predicted.")
-            if raw == INSTANCES:
-                raise QueryError(f"{INSTANCES} is predicted as a whole; nothing of it can be kept.")
+        for i, of_item in enumerate(keep):
+            for raw, kept in of_item.items():
+                if raw not in rows:
+                    raise QueryError(f"A part of {raw} is kept, but {raw} is not to be predicted.")
+                if raw == INSTANCES:
+                    raise QueryError(f"{INSTANCES} is predicted as a whole; nothing of it can be kept.")
+                check_input(kept.value, rows[raw], f"Item {i}, kept {raw}", len(self._parts.classes))
         values = [{raw: kept.value for raw, kept in of_item.items()} for of_item in keep]
         tokens = ValueEncoder(rows, self._parts).encode(values)
         return [

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from ..errors import CheckpointError, ModelError
@@ -17,7 +18,7 @@ from .inputs import Content, InputReader
 from .modalities import raw_name
 from .parts import ModelParts
 from .prediction import PaddedPredictor, Predictor
-from .predictor import ModalityPredictor, Report, Setting
+from .predictor import Kept, ModalityPredictor, Report, Setting
 from .ragged import RaggedPredictor
 from .sources import find_source
 from .values import Predicted
@@ -63,6 +64,7 @@ class Model:
         inputs: Mapping[str, Content],
         to: Iterable[str],
         *,
+        keep: Mapping[str, tuple[Content, np.ndarray]] | None = None,
         seed: int = 0,
         num_steps: Setting = None,
         temperature: Setting = None,
@@ -77,6 +79,7 @@ class Model:
         Args:
             inputs: content as `Embedder.read` takes it, by any word for the modality.
             to: what to predict, likewise.
+            keep: targets of which a part is kept: content, and what to predict anew as in `Kept.redraw`.
             seed: 0 or more; the same seed gives the same result.
             num_steps, temperature, top_p, guidance, super_resolution, diffusion_steps, progress: as for
                 `ModalityPredictor.predict`.
@@ -89,9 +92,15 @@ class Model:
             QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
         """
         item = {raw: self.embedder.read(raw, inputs[word]) for word in inputs for raw in [raw_name(word)]}
+        kept = {
+            raw: Kept(self.embedder.read(raw, content), redraw)
+            for word, (content, redraw) in (keep or {}).items()
+            for raw in [raw_name(word)]
+        }
         found = self.predictor.predict(
             [item],
             [raw_name(word) for word in ([to] if isinstance(to, str) else to)],
+            keep=[kept],
             seed=seed,
             num_steps=num_steps,
             temperature=temperature,

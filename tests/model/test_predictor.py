@@ -11,8 +11,10 @@ import torch
 from anyseek.errors import InputError, ModelError, QueryError
 from anyseek.model.parts import ModelParts
 from anyseek.model.predictor import Kept, ModalityPredictor
+from anyseek.model.registry import load_model
 from anyseek.model.sources import ModelSource
 from anyseek.model.values import INSTANCE, PERSON, Predicted
+from PIL import Image
 
 RANDOM = np.random.default_rng(0)
 RGB = RANDOM.integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -206,6 +208,26 @@ def test_modalities_that_a_model_does_not_take_are_named(predictor: ModalityPred
         predictor.predict([{"sound": RGB}], ["depth"])
 
 
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("rgb", RGB[:60]),
+        ("depth", np.full((64, 64), np.nan, np.float32)),
+        ("depth", DEPTH.astype(np.float64)),
+        ("semseg", np.full((64, 64), 6, np.uint8)),
+        ("caption", np.zeros(0, np.int32)),
+        ("human_poses", np.zeros((2, 207), np.float32)),
+    ],
+)
+def test_values_that_no_reader_gives_are_refused_by_item_and_name(
+    predictor: ModalityPredictor, raw: str, value: np.ndarray
+) -> None:
+    with pytest.raises(InputError, match=f"Item 1, {raw}"):
+        predictor.predict([{}, {raw: value}], ["clip"])
+    with pytest.raises(InputError, match=f"Item 0, kept {raw}"):
+        predictor.predict([{}], [raw], keep=[{raw: Kept(value, np.ones(value.shape[:2], bool))}])
+
+
 # --- editing
 
 
@@ -252,6 +274,19 @@ def test_useless_keeping_is_refused(
     keep = {raw: Kept(value, np.ones(shape, bool)) for raw, (value, shape) in kept.items()}
     with pytest.raises(error, match=message):
         predictor.predict([{}], [to], keep=[keep])
+
+
+def test_a_file_is_edited_by_the_model(any_bundle: Path, tmp_path: Path) -> None:
+    model = load_model(any_bundle, spaces=(), dtype="float32")
+    Image.fromarray(RGB).save(tmp_path / "photo.png")
+    redraw = np.zeros((64, 64), bool)
+    redraw[:16] = True
+    kept = (tmp_path / "photo.png", redraw)
+    edited = model.predict({"depth": DEPTH}, "rgb", keep={"rgb": kept}, seed=2, top_p=0, **FEW)["rgb"]
+    expected = predict_kept(
+        model.predictor, "rgb", Kept(RGB, redraw), depth=model.embedder.read("depth", DEPTH)
+    )
+    assert np.array_equal(edited.tokens, expected.tokens)
 
 
 def test_a_mask_must_be_one(predictor: ModalityPredictor) -> None:
