@@ -47,6 +47,9 @@ MAX_DRAWN = 24
 """Items on an overview."""
 PREDICT_BATCH = 8
 """Items predicted together."""
+TASK_NAMES = ("normal", "depth", "semseg", "instances", "knn", "poses")
+MAX_FAILURES = 20
+"""Damaged samples that are shown; --json lists all."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -530,6 +533,81 @@ def models(as_json: bool) -> None:
     click.echo(json.dumps({"models": rows})) if as_json else _print_table(rows)
 
 
+@main.group("eval")
+def evaluate() -> None:
+    """Measure models on public data sets."""
+
+
+@evaluate.command("task")
+@click.argument("name", metavar="TASK", type=click.Choice(TASK_NAMES))
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set, as listed above."
+)
+@click.option("--model", help="A name (see `anyseek models`) or a bundle folder.")
+@click.option("--limit", type=click.IntRange(1), help="Take this many samples, spread over all of them.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Samples at once.")
+@click.option(
+    "--ensemble",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Predictions per sample, averaged or voted; the paper takes 10 for normal and semseg.",
+)
+@click.option("--temperature", type=click.FloatRange(0), help="Of the prediction, to make an ensemble vary.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result.")
+@click.option("--smpl", type=click.Path(path_type=Path), help="Your SMPL body model as .npz, for poses.")
+@as_json
+@click.pass_obj
+def evaluate_task(
+    settings: Settings, name: str, data: Path, model: str | None, smpl: Path | None, as_json: bool, **run: Any
+) -> None:
+    """Run one of the out-of-the-box tasks of 4M-21 on your copy of its data.
+
+    \b
+    TASK       data set    --data holds
+    normal     DIODE       val/indoors/scene_*/scan_*/*.png and *_normal.npy, val/outdoor/...
+    depth      DIODE       the same with *_depth.npy and *_depth_mask.npy
+    semseg     COCO 2017   val2017/, annotations/panoptic_val2017.json, annotations/panoptic_val2017/
+    instances  COCO 2017   val2017/, annotations/instances_val2017.json
+    knn        ImageNet    train/CLASS/*.JPEG, val/CLASS/*.JPEG
+    poses      3DPW        imageFiles/SEQUENCE/*.jpg, sequenceFiles/test/SEQUENCE.npz; needs --smpl
+    normal, depth and semseg also run on your own pictures: rgb/a.jpg with depth/a.png, semseg/a.png, ...
+
+    \b
+    anyseek eval task depth --data diode --model 4m21-b --limit 20
+    anyseek eval task semseg --data coco --model 4m21-xl --ensemble 10 --json > semseg.json
+
+    Damaged samples are listed and left out. docs/evaluation.md says where the data is, what the metrics are
+    and what the paper reports.
+    """
+    from .model import load_model
+    from .model.tasks import RunSettings, evaluate
+
+    run_settings = RunSettings(**run)
+    opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
+    with _progress() as show:
+        report = evaluate(
+            opened,
+            name,
+            data,
+            run_settings,
+            smpl=smpl,
+            progress=lambda done, total, failed: show(
+                {"stage": name, "done": done, "total": total, "failed": failed}
+            ),
+        )
+    if as_json:
+        told = {"task": name, "data": str(data), "model": opened.name, "license": opened.license}
+        click.echo(json.dumps(told | report.as_dict()))
+    else:
+        for failure in report.failures[:MAX_FAILURES]:
+            click.echo(f"{failure.name}: {failure.message}", err=True)
+        title = f"{name} on {report.num_samples:,} samples of {data} by {opened.name}"
+        _print_table([{"metric": key, "": value} for key, value in report.metrics.items()], title=title)
+        notes = {"seconds": report.seconds, "failed": len(report.failures)} | dict(report.notes)
+        click.echo(", ".join(f"{key} {value}" for key, value in notes.items()))
+
+
 def _part(modality: str, text: str) -> QueryPart:
     """Read one part from the command line: words for a caption, else a file or values written out."""
     from .model import raw_name
@@ -609,10 +687,10 @@ def _progress_bar() -> Generator[Callable[[Mapping[str, Any]], None]]:
 
 
 def _index_progress(show: Callable[[Mapping[str, Any]], None]) -> Callable[[IndexProgress], None]:
-    """Adapt the display to the indexer's reports; reading and embedding alternate, so they are one stage."""
+    """Adapt the display to the indexer's reports; reading, embedding and predicting alternate: one stage."""
 
     def tell(progress: IndexProgress) -> None:
-        stage = "index" if progress.stage in ("read", "embed", "store") else progress.stage
+        stage = "index" if progress.stage in ("read", "embed", "predict", "store") else progress.stage
         handled = progress.done + progress.failed + progress.skipped + progress.pending
         total = progress.total if stage != "scan" else None
         show(asdict(progress) | {"stage": stage, "done": handled, "total": total})
