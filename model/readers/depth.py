@@ -11,6 +11,8 @@ from .pictures import one_channel, read_stored
 
 _EPSILON = 1e-6  # of the published standardisation, in units of the 16-bit range
 
+_FULL_SCALE = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
 
 def read_depth(content: Content, *, name: str, row: Modality, limits: ImageLimits) -> np.ndarray:
     """Read a depth map.
@@ -32,16 +34,17 @@ def read_depth(content: Content, *, name: str, row: Modality, limits: ImageLimit
     assert row.image_size is not None
     stored = read_stored(content, name=name, limits=limits)
     depth = central_square(one_channel(stored, name, "a depth map"))
-    with np.errstate(over="ignore"):
-        values = np.ascontiguousarray(depth, np.float32)
-        if values.min() == values.max():
-            raise InputError(
-                f"{name}: all of its central square is at {depth.flat[0]}; a depth map needs near and far."
-            )
-        values = _in_range(_resized(values, row.image_size), depth.dtype)
-        standard = standardize(values) if np.isfinite(values).all() else values
+    low, high = depth.min(), depth.max()
+    if low == high:
+        raise InputError(f"{name}: all of its central square is at {low}; a depth map needs near and far.")
+    if depth.dtype in _FULL_SCALE:
+        return standardize(_resized(depth, row.image_size) / _FULL_SCALE[depth.dtype])
+    with np.errstate(over="ignore", invalid="ignore"):
+        wide = depth.astype(np.float64 if depth.dtype.itemsize == 8 else np.float32)
+        values = _middle_to_unit(_resized((wide - wide.min()) / (wide.max() - wide.min()), row.image_size))
+        standard = standardize(values)
     if not np.isfinite(standard).all():
-        raise InputError(f"{name}: depths reach from {depth.min():g} to {depth.max():g}, which is too far.")
+        raise InputError(f"{name}: depths in {low:g}..{high:g} are too far apart.")
     return standard
 
 
@@ -60,17 +63,13 @@ def standardize(depth: np.ndarray) -> np.ndarray:
 
 
 def _resized(values: np.ndarray, size: int) -> np.ndarray:
+    values = np.ascontiguousarray(values, np.float32)
     if values.shape == (size, size):
         return values
     return np.asarray(Image.fromarray(values).resize((size, size), Image.Resampling.BILINEAR))
 
 
-def _in_range(values: np.ndarray, stored: np.dtype) -> np.ndarray:
-    """Bring depths to about 0..1, so that their unit does not matter beside epsilon."""
-    values = values.astype(np.float64)
-    if stored == np.uint8 or stored == np.uint16:
-        return values / np.iinfo(stored).max
-    low, high = np.quantile(values, [0.1, 0.9])
-    if low == high:
-        low, high = values.min(), values.max()
-    return (values - low) / (high - low)
+def _middle_to_unit(values: np.ndarray) -> np.ndarray:
+    """Bring most depths to 0..1, so that their unit does not matter beside epsilon."""
+    low, high = np.quantile(values.astype(np.float64), [0.1, 0.9])
+    return (values - low) / (high - low) if low < high else values.astype(np.float64)

@@ -44,8 +44,8 @@ def read_edges(content: Content, *, name: str, row: Modality, limits: ImageLimit
         return _fit(255 - grey if grey.mean() > 127.5 else grey, row.image_size)
     if row.raw != "canny_edge":
         raise InputError(
-            f"{name}: neither lines on a plain ground nor an edge map; edges of {row.raw} come from Segment "
-            "Anything and are not computed here. Give a map of one channel, or the photo as canny_edge."
+            f"{name}: no lines on a plain ground; {row.raw} takes the edges that Segment Anything found, "
+            "light on dark, which are not computed here. Or give the photo as canny_edge."
         )
     return photo_edges(crop_resize(image, row.image_size))
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ...errors import InputError
+from ...errors import InputError, LimitError
 from ..images import ImageLimits, central_square
 from ..modalities import Modality
-from .content import Content, decode_text, parse_json, read_file
+from .content import Content, decode_text, parse_json, read_bytes
 from .pictures import one_channel, read_stored, stored_legend
 
 NOTHING = frozenset({"", "none", "nothing", "unlabeled", "void"})
@@ -21,9 +21,11 @@ NO_LABEL = 255
 """Id in files of pixels without a class."""
 
 _MAX_LEGEND_BYTES = 2**16
+_MAX_NAMED = 1024
+_LISTED = 20
 _COLOR_SLACK = 15  # per channel: what JPEG does to a colour; half of what lies between two class colours
 _SOFT_EDGE = 2.5  # pixels: a brush mixes colours no farther from its own
-_COLOR = re.compile(r"#[0-9a-fA-F]{6}")
+_KEY = re.compile(r"#[0-9a-f]{6}|[0-9]{1,3}")
 
 
 def read_semseg(
@@ -51,11 +53,15 @@ def read_semseg(
     assert row.image_size is not None
     legend = None
     if isinstance(content, Mapping):
-        legend, content = content.get("classes"), content.get("map", b"")
+        if set(content) != {"map", "classes"}:
+            raise InputError(f'{name}: expected {{"map": a picture or array, "classes": {{...}}}}.')
+        legend, content = content["classes"], content["map"]
     stored = read_stored(content, name=name, limits=limits)
-    legend = legend or stored_legend(stored, name) or _beside(content)
+    where, legend = f"{name}: classes", legend or stored_legend(stored, name)
+    if not legend and isinstance(content, Path):
+        where, legend = _beside(content)
     if legend:
-        names = _parse_legend(legend, name, classes)
+        names = _parse_legend(legend, where, classes)
         labels = _named_labels(stored, names, row.image_size, name)
     else:
         labels = shift_labels(_ids(stored, name, len(classes)))
@@ -84,8 +90,9 @@ def find_class(word: str, classes: tuple[str, ...]) -> int:
         if plain in names:
             return names.index(plain) + 1
     close = difflib.get_close_matches(plain, dict.fromkeys([*known, *short]), n=4, cutoff=0.5)
-    hint = f"close are {', '.join(close)}" if close else f"known are {', '.join(classes[:5])}, ..."
-    raise ValueError(f"unknown class {word[:60]!r}; {hint}")
+    hint = f"close are {', '.join(close)}; " if close else ""
+    listed = f"known are {', '.join(classes)}" if len(classes) <= _LISTED else "docs/indexing.md lists all"
+    raise ValueError(f"unknown class {word[:60]!r}; {hint}{listed}")
 
 
 def _plain(word: str) -> str:
@@ -96,37 +103,35 @@ def _short(word: str) -> str:
     return re.sub(r"(-other)?(-merged|-stuff)?$", "", word)
 
 
-def _beside(content: Content) -> str | None:
-    """The legend in a file beside a path: of its own name, of its item's, or of the whole folder."""
-    if not isinstance(content, Path):
-        return None
-    item = content.stem.removesuffix(".semseg")
-    for stem in dict.fromkeys((f"{content.stem}.", f"{item}.", "")):
-        path = content.with_name(f"{stem}classes.json")
-        if path.is_file():
-            return decode_text(read_file(path, _MAX_LEGEND_BYTES, str(path)), str(path))
-    return None
+def _beside(path: Path) -> tuple[str, str]:
+    """Path and text of the legend beside a map: of its own name, of its item's, or of the whole folder."""
+    item = path.stem.removesuffix(".semseg")
+    for stem in dict.fromkeys((f"{path.stem}.", f"{item}.", "")):
+        legend = path.with_name(f"{stem}classes.json")
+        if legend.is_file():
+            name = str(legend)
+            return name, decode_text(read_bytes(legend, _MAX_LEGEND_BYTES, name), name)
+    return "", ""
 
 
-def _parse_legend(legend: object, name: str, classes: tuple[str, ...]) -> dict[str, int]:
+def _parse_legend(legend: object, where: str, classes: tuple[str, ...]) -> dict[str, int]:
     """Labels by colour (lower case) or id, as texts."""
-    where = f"{name}: classes"
     if isinstance(legend, str):
         legend = parse_json(legend, where)
     expected = 'expected {"#rrggbb" or "id": "name of a class"}'
     if not isinstance(legend, Mapping) or not legend:
         raise InputError(f"{where}: {expected}.")
+    if len(legend) > _MAX_NAMED:
+        raise LimitError(f"{where}: {len(legend):,} entries, the limit is {_MAX_NAMED:,}.")
     labels: dict[str, int] = {}
     for key, word in legend.items():
         key = str(key).strip().lower()
-        if not (_COLOR.fullmatch(key) or key.isdecimal()) or not (word is None or isinstance(word, str)):
+        if not _KEY.fullmatch(key) or not (word is None or isinstance(word, str)):
             raise InputError(f"{where}: {expected}, got {key[:40]!r}: {str(word)[:40]!r}.")
         try:
             labels[key] = find_class(word or "", classes)
         except ValueError as error:
-            raise InputError(
-                f"{where}: {error}. All are listed in the documentation of file formats."
-            ) from error
+            raise InputError(f"{where}: {error}.") from error
     kinds = {key.startswith("#") for key in labels}
     if len(kinds) > 1:
         raise InputError(f"{where}: colours and ids are mixed; name all by colour or all by id.")
@@ -142,7 +147,7 @@ def _named_labels(
     table[NO_LABEL] = 0
     for key, label in names.items():
         if int(key) > NO_LABEL:
-            raise InputError(f"{name}: classes: id {key[:20]} is beyond 0..255.")
+            raise InputError(f"{name}: classes: id {key} is beyond 0..{NO_LABEL}.")
         table[int(key)] = label
     ids = _bytes(stored, name)
     found = np.unique(ids)
@@ -163,7 +168,7 @@ def _painted_labels(
     known = np.array([list(bytes.fromhex(key[1:])) for key in names], np.int16)
     codes = (pixels[..., :3].astype(np.int32) << (16, 8, 0)).sum(-1)
     colors, where = np.unique(codes, return_inverse=True)
-    unpacked = colors[:, None] >> np.array([16, 8, 0]) & 255
+    unpacked = (colors[:, None] >> np.array([16, 8, 0]) & 255).astype(np.int16)
     nearest = np.empty(len(colors), np.intp)
     gaps = np.empty(len(colors), np.intp)
     for i in range(0, len(colors), 4096):  # keeps the table of distances small
@@ -238,7 +243,7 @@ def _bytes(stored: Image.Image | np.ndarray, name: str) -> np.ndarray:
     """Whole numbers 0..255 (H, W); of a palette picture its indices."""
     if isinstance(stored, Image.Image) and stored.mode == "P":
         return np.asarray(stored)
-    what = 'a map of ids (one painted in colours needs "classes")'
+    what = "without classes that name its colours, a label map"
     if isinstance(stored, Image.Image) and stored.format == "JPEG":
         raise InputError(f"{name}: JPEG changes ids; save the map as PNG.")
     ids = one_channel(stored, name, what)
