@@ -57,7 +57,7 @@ def read_instances(content: Content, *, name: str, row: Modality, max_bytes: int
         InputError: something else; polygons with fewer than 3 points or outside the picture, run lengths or
             maps of another size; nothing that the model could see (code `input.empty`).
     """
-    if isinstance(content, np.ndarray) and content.dtype == INSTANCE:
+    if isinstance(content, np.ndarray) and content.dtype == INSTANCE and content.size:
         return _checked(content, name)
     shapes = _shapes(content, name, max_bytes)
     if not shapes:
@@ -80,7 +80,7 @@ def _shapes(content: Content, name: str, max_bytes: int) -> list[Shape]:
         content = decode_text(content, name)
     value: object = parse_json(content, name) if isinstance(content, str) else content
     if isinstance(value, np.ndarray):
-        return map_shapes(read_id_map(value, name, max_bytes))
+        return [] if value.dtype == INSTANCE else map_shapes(read_id_map(value, name, max_bytes))
     if isinstance(value, Mapping):
         size = parse_size(value, name)
         if "map" in value:
