@@ -581,7 +581,7 @@ def evaluate_task(
     and what the paper reports.
     """
     from .model import load_model
-    from .model.tasks import RunSettings, evaluate
+    from .model.tasks import TASKS, RunSettings, evaluate
 
     run_settings = RunSettings(**run)
     opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
@@ -603,7 +603,11 @@ def evaluate_task(
         for failure in report.failures[:MAX_FAILURES]:
             click.echo(f"{failure.name}: {failure.message}", err=True)
         title = f"{name} on {report.num_samples:,} samples of {data} by {opened.name}"
-        _print_table([{"metric": key, "": value} for key, value in report.metrics.items()], title=title)
+        rows = [
+            {"metric": key, "": value, "paper": "Table 1" if key == TASKS[name].metric else ""}
+            for key, value in report.metrics.items()
+        ]
+        _print_table(rows, title=title)
         notes = {"seconds": report.seconds, "failed": len(report.failures)} | dict(report.notes)
         click.echo(", ".join(f"{key} {value}" for key, value in notes.items()))
 

@@ -36,14 +36,12 @@ class TaskSource:
 
     Attributes:
         target: the modality that is predicted.
-        data: the data sets it runs on.
-        metric: the one of the paper's Table 1, as the report names it.
+        metric: the one of the paper's Table 1, as far as it says, by its name in the report.
         layouts: of its folders.
         open: opens it on a folder.
     """
 
     target: str
-    data: str
     metric: str
     layouts: tuple[str, ...]
     open: Callable[[Path, Setup], Task[Any]]
@@ -53,24 +51,24 @@ def _own(modality: str) -> str:
     return folders.LAYOUT.format(modality=modality)
 
 
-def _is_own(folder: Path, modality: str) -> bool:
-    return (folder / "rgb").is_dir() and (folder / modality).is_dir()
+def _is_own(folder: Path) -> bool:
+    return (folder / "rgb").is_dir()
 
 
 def _depth(folder: Path, setup: Setup) -> Task[Any]:
-    if _is_own(folder, "depth"):
+    if _is_own(folder):
         return folders.FolderDepth(folder, setup.size)
     return diode.DiodeDepth(folder, setup.size)
 
 
 def _normals(folder: Path, setup: Setup) -> Task[Any]:
-    if _is_own(folder, "normal"):
+    if _is_own(folder):
         return folders.FolderNormals(folder, setup.size, lambda path: setup.read("normal", path))
     return diode.DiodeNormals(folder, setup.size)
 
 
 def _semseg(folder: Path, setup: Setup) -> Task[Any]:
-    if _is_own(folder, "semseg"):
+    if _is_own(folder):
         num_classes = len(setup.classes)
         return folders.FolderSemseg(folder, setup.size, num_classes, lambda path: setup.read("semseg", path))
     return coco_semseg.CocoSemseg(folder, setup.size, setup.classes)
@@ -84,28 +82,22 @@ def _poses(folder: Path, setup: Setup) -> Task[Any]:
 
 TASKS: Mapping[str, TaskSource] = MappingProxyType(
     {
-        "normal": TaskSource(
-            "normal", "DIODE, or your own", "mean_degrees", (diode.LAYOUT, _own("normal")), _normals
-        ),
-        "depth": TaskSource("depth", "DIODE, or your own", "l1", (diode.LAYOUT, _own("depth")), _depth),
-        "semseg": TaskSource(
-            "semseg", "COCO, or your own", "mean_iou", (coco_semseg.LAYOUT, _own("semseg")), _semseg
-        ),
+        "normal": TaskSource("normal", "mean_degrees", (diode.LAYOUT, _own("normal")), _normals),
+        "depth": TaskSource("depth", "l1", (diode.LAYOUT, _own("depth")), _depth),
+        "semseg": TaskSource("semseg", "mean_iou", (coco_semseg.LAYOUT, _own("semseg")), _semseg),
         "instances": TaskSource(
             "sam_instance",
-            "COCO",
             "mean_iou",
             (coco_instances.LAYOUT,),
             lambda folder, setup: coco_instances.CocoInstances(folder, setup.size),
         ),
         "knn": TaskSource(
             "dinov2_global",
-            "ImageNet-1K",
             "top1",
             (imagenet.LAYOUT,),
             lambda folder, setup: imagenet.ImageNetNeighbors(folder, setup.size),
         ),
-        "poses": TaskSource("human_poses", "3DPW", "mpjpe_mm", (threedpw.LAYOUT,), _poses),
+        "poses": TaskSource("human_poses", "mpjpe_mm", (threedpw.LAYOUT,), _poses),
     }
 )
 """The tasks of 4M-21's Table 1 (arXiv 2406.09406), in its order."""
