@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Predicted,
         TargetPlan,
         Teacher,
+        TeacherEmbedder,
         draw_overview,
         draw_value,
         load_model,
@@ -228,10 +229,10 @@ class Library:
             model: model of a new collection; by default the settings'. An existing collection keeps its own.
             views: what the vectors of a new collection are predicted from: `joint` (all that an item has), or
                 modalities by name; `joint` by default.
-            teachers: instead of vectors predicted by the model, the true ones of its teachers wherever an item
+            teachers: instead of vectors predicted by the model, true ones of its teachers wherever an item
                 has RGB: by name (`dinov2`, `imagebind`) where their weights are (file, folder, hub id; None:
-                the published ones). Empty: only items' own vectors (`dinov2_global`) are true. A collection
-                is of one such gallery.
+                the published ones). Empty: only items' own vectors (`dinov2_global`) are true. All items of
+                a collection are indexed with the same.
             predict: modalities that become attributes by prediction (`metadata`, `palette`, `caption`), as
                 `predicted.brightness`, `predicted.caption`, ...
             prefix: put in front of each item's id.
@@ -268,7 +269,6 @@ class Library:
         """
         from .errors import NotFoundError
         from .indexer import Indexer
-        from .model import open_gallery
 
         if model is None:
             try:
@@ -276,7 +276,7 @@ class Library:
             except NotFoundError:
                 model = self._settings.model
         opened = self.model(model)
-        gallery = None if teachers is None else open_gallery(opened, teachers)
+        gallery = None if teachers is None else _open_gallery(opened, teachers)
         return Indexer(self._store, opened, views=views, gallery=gallery, predict=predict)
 
     def app(self) -> FastAPI:
@@ -289,6 +289,12 @@ class Library:
 
         router = create_router(self._store, self.indexer, roots=self._settings.index_roots)
         return create_app(self.engine(), routers=[router], model=self.model, api_key=self._settings.api_key)
+
+
+def _open_gallery(opened: Model, teachers: Mapping[str, Path | str | None]) -> TeacherEmbedder:
+    from .model import open_gallery
+
+    return open_gallery(opened, teachers)
 
 
 class Searchable:

@@ -123,7 +123,7 @@ def main(ctx: click.Context, library: Path | None) -> None:
     type=click.Choice(["predicted", "teacher"]),
     default="predicted",
     show_default=True,
-    help="Where vectors come from: predicted by the model, or, for items with RGB, true ones of its teachers.",
+    help="Whose vectors a collection holds: the model's predictions or, of items with RGB, its teachers'.",
 )
 @click.option(
     "--teacher",
@@ -331,6 +331,12 @@ def predict(
     to = list(dict.fromkeys(raw_name(word) for word in words.split(",") if word.strip()))
     _require_free(out, items, to, overwrite)
     opened = load_model(model or settings.model, device=settings.device, dtype=settings.dtype)
+    missing = [raw for raw in to if raw not in opened.targets]
+    if missing or not to:
+        raise ModelError(
+            f"Model {opened.name!r} cannot predict {', '.join(missing) or 'nothing'}; it predicts "
+            f"{', '.join(opened.targets)}. The 4M-21 models predict everything (`anyseek models`)."
+        )
     out.mkdir(parents=True, exist_ok=True)
     with _progress() as show:
         done, failed = _predict_files(
@@ -730,8 +736,8 @@ def _print_report(report: IndexReport, errors: Sequence[Mapping[str, str]], show
     click.echo(f"{report.collection}: {told}" + (f"; passed over: {passed_over}" if passed_over else ""))
     if report.without_teacher:
         click.echo(
-            f"{report.without_teacher:,} items have a predicted vector among the teachers': no RGB and no vector "
-            "of their own, or no teacher of the space was named."
+            f"{report.without_teacher:,} items hold a predicted vector among the teachers': they have "
+            "neither RGB nor a vector of their own, or no teacher of that space was named."
         )
     if report.state == "stopped":
         click.echo("Stopped; run the same command again to go on.", err=True)

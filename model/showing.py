@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..errors import ModelError
 from .decoders import ValueDecoder
 from .inputs import Content, InputReader
 from .modalities import MODALITIES, raw_name
@@ -17,11 +16,16 @@ if TYPE_CHECKING:
     from .values import Value
 
 
+_PUBLISHED = {row.raw: row for row in reversed(tuple(MODALITIES.values())) if row.raw not in SPELT}
+_FEATURES = ("clip", "dinov2", "imagebind")  # how many there are depends on the model
+
+
 def shown_value(model: Model, modality: str, content: Content) -> Value | None:
     """Read a content as what `draw_value` and `write_value` take.
 
     Args:
-        model: reads what it takes, as it sees it; what it does not take is read as published models see it.
+        model: reads texts and features. Everything else is read as the published models see it, which is
+            sharper than a small model sees it.
         modality: the user's name of it, or a word for it.
         content: as for `InputReader.read`.
 
@@ -33,15 +37,10 @@ def shown_value(model: Model, modality: str, content: Content) -> Value | None:
         InputError: the content cannot be read.
     """
     raw = raw_name(modality)
-    if raw in model.inputs:
-        value = model.embedder.read(raw, content)
-        if raw not in SPELT:
-            return value
-        (said,) = ValueDecoder(model.parts).decode(
-            model.parts.inputs[raw], [value.astype(np.int64)], seeds=[0]
-        )
-        return said.value
     if raw in SPELT:
-        raise ModelError(f"Model {model.name!r} does not take {raw!r}; it takes {', '.join(model.inputs)}.")
-    row = next(row for row in MODALITIES.values() if row.raw == raw)
-    return InputReader({raw: row}, None, classes=model.parts.classes).read(raw, content)
+        ids = model.embedder.read(raw, content).astype(np.int64)
+        (said,) = ValueDecoder(model.parts).decode(model.parts.inputs[raw], [ids], seeds=[0])
+        return said.value
+    if raw in _FEATURES and raw in model.inputs:
+        return model.embedder.read(raw, content)
+    return InputReader({raw: _PUBLISHED[raw]}, None, classes=model.parts.classes).read(raw, content)

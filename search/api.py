@@ -7,7 +7,7 @@ import functools
 import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
@@ -23,7 +23,7 @@ from .bodies import read_body
 from .engine import SearchEngine
 from .gate import Gate
 from .hits import asset_as_dict
-from .media import item_of, media_answer, thumbnail_answer
+from .media import item_of, media_answer, picture_answer, thumbnail_answer
 
 CollectionName = Annotated[str, Path(description="Name of a collection.", max_length=200)]
 ItemId = Annotated[
@@ -272,11 +272,18 @@ def item_media(
     modality: Annotated[str, Path(max_length=200)],
     engine: Engine,
     request: Request,
+    shown_as: Annotated[
+        Literal["picture"] | None, Query(alias="as", description="A picture for people, whatever it is.")
+    ] = None,
+    size: Annotated[int, Query(ge=32, le=1024, description="Width of that picture in pixels.")] = 384,
 ) -> Response:
     """What an item holds in one modality: the file as it was indexed, or the value as text or JSON."""
     if not _ends_in(request, b"media", places=2):
         return _item_answer(engine, collection, f"{item_id}/media/{modality}")
-    return media_answer(engine.store, item_of(engine.store, collection, item_id), modality, request)
+    item = item_of(engine.store, collection, item_id)
+    if shown_as == "picture":
+        return picture_answer(engine.store, engine.model(collection), item, modality, size)
+    return media_answer(engine.store, item, modality, request)
 
 
 @_collections.get(

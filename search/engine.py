@@ -151,6 +151,10 @@ class SearchEngine:
             clock.milliseconds,
         )
 
+    def model(self, collection: str) -> Model:
+        """The model of a collection, loaded if it is not yet. Raises NotFoundError, ModelError."""
+        return self._model_of(self.store.collection(collection).model)
+
     def models(self) -> list[Model]:
         """The models of all collections, loading those that are not loaded yet."""
         found: dict[int, Model] = {}

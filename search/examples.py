@@ -191,6 +191,7 @@ MEDIA: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "image/jpeg": {"schema": {"type": "string", "format": "binary"}, "example": "(bytes)"},
+            "image/png": {"schema": {"type": "string", "format": "binary"}, "example": "(bytes)"},
             "application/json": {"example": {"brightness": 120}},
             "text/plain": {"example": "a harbour"},
         }
