@@ -35,6 +35,8 @@ SIDE_FILES: Mapping[str, tuple[str, ...]] = {
 }
 #: The place of an item's attributes, beside its modalities.
 ATTRIBUTES = "attributes"
+#: Stands for a modality where predicting attributes failed.
+PREDICTED = "predicted"
 
 _MAX_ID_CHARS = 1024
 _EXTENSIONS = {**SIDE_FILES, ATTRIBUTES: (".json",)}

@@ -57,7 +57,8 @@ class Teacher:
             )
         parameter = next(self._network.parameters())
         with torch.inference_mode():
-            pixels = normalized(images, parameter.device, parameter.dtype)
+            writable = np.require(images, requirements="W")  # torch warns of others, as Pillow's are
+            pixels = normalized(writable, parameter.device, parameter.dtype)
             found = self.source.features(self._network, pixels)
             return {name: value.float().cpu().numpy() for name, value in found.items()}
 
