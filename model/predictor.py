@@ -186,24 +186,24 @@ class ModalityPredictor:
             return
         given = {name for i in group for name in known[i]}
         generator = self._opened.having(given, {row.name for row in rows.values()})
-        report = told(progress, "predict", rows)
-        chain = [plan for plan in plans if plan.modality != INSTANCES]
         found = generator.generate(
             [known[i] for i in group],
-            chain,
+            [plan for plan in plans if plan.modality != INSTANCES],
             seed=[seeds[i] for i in group],
             drafts=[drafts[i] for i in group],
-            progress=report,
+            progress=told(progress, "predict", rows),
         )
-        for i, tokens in zip(group, found, strict=True):
+        for number, (i, tokens) in enumerate(zip(group, found, strict=True)):
             known[i] = {**known[i], **tokens}
-        for plan in plans:
-            for i in group if plan.modality == INSTANCES else ():
-                shown = shown_to(generator.fourm.config, known[i])
-                ids = write_answers(
-                    generator, shown, self._parts.text, plan=plan, seed=seeds[i], progress=report
+            if INSTANCES in rows:
+                known[i][INSTANCES] = write_answers(
+                    generator,
+                    shown_to(generator.fourm.config, known[i]),
+                    self._parts.text,
+                    plan=plans[-1],
+                    seed=seeds[i],
+                    progress=told(progress, "predict", rows, number, len(group)),
                 )
-                known[i] = {**known[i], INSTANCES: ids}
 
 
 def _plans(

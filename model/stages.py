@@ -78,9 +78,16 @@ def shown_to(config: FourMConfig, known: Tokens) -> Tokens:
     return shown
 
 
-def told(report: Report | None, what: str, rows: Mapping[str, Modality]) -> Callable[[Progress], None] | None:
-    """What a generation of these targets tells, told as a stage of the prediction."""
+def told(
+    report: Report | None, what: str, rows: Mapping[str, Modality], part: int = 0, num_parts: int = 1
+) -> Callable[[Progress], None] | None:
+    """What a generation of these targets tells, told as a stage of the prediction or as one part of it."""
     if report is None:
         return None
     raw = {row.name: raw for raw, row in rows.items()}
-    return lambda one: report(f"{what} {raw[one.modality]}", one.step, one.num_steps)
+
+    def tell(one: Progress) -> None:
+        total = one.num_steps
+        report(f"{what} {raw[one.modality]}", part * total + one.step, num_parts * total)
+
+    return tell

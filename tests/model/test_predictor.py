@@ -11,6 +11,7 @@ import torch
 from anyseek.errors import InputError, ModelError, QueryError
 from anyseek.model.parts import ModelParts
 from anyseek.model.predictor import Kept, ModalityPredictor
+from anyseek.model.refining import Refiner
 from anyseek.model.registry import load_model
 from anyseek.model.sources import ModelSource
 from anyseek.model.values import INSTANCE, PERSON, Predicted
@@ -152,6 +153,13 @@ def test_every_stage_is_told(predictor: ModalityPredictor) -> None:
         ("predict depth", 2, 2),
     ]
     assert max(done for stage, done, _ in steps_told(predictor, ["depth"], diffusion_steps=4)) == 4
+
+
+def test_passes_for_instances_of_several_items_are_told_as_one_stage(predictor: ModalityPredictor) -> None:
+    told: list[tuple[str, int, int]] = []
+    predictor.predict([{"rgb": RGB}] * 2, ["sam_instance"], progress=lambda *step: told.append(step))
+    assert {(stage, total) for stage, _, total in told} == {("predict sam_instance", 580)}
+    assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
 
 
 def test_a_listener_may_stop_it(predictor: ModalityPredictor) -> None:
@@ -327,6 +335,19 @@ def test_finer_grids_follow_the_coarse_ones_and_what_was_given(predictor: Modali
     assert np.array_equal(finer(1, rgb=RGB), finer(1, rgb=RGB))
     assert not np.array_equal(finer(1, rgb=RGB), finer(1, rgb=255 - RGB))
     assert not np.array_equal(finer(1, rgb=RGB), finer(2, rgb=RGB))
+
+
+def test_finer_grids_follow_the_coarse_tokens(any_bundle: Path) -> None:
+    parts = open_parts(any_bundle)
+    refiner = Refiner(parts)
+    rows = refiner.rows({"semseg": parts.targets["semseg"], "dinov2": parts.targets["dinov2"]})
+    assert [row.name for row in rows.values()] == ["tok_semseg@128"]
+    coarse = [
+        {"tok_semseg@64": np.full(16, token), "tok_dinov2@96": np.zeros(36, np.int64)} for token in (3, 40)
+    ]
+    fine = [one["tok_semseg@128"] for one in refiner.refine(coarse, rows, [1, 1], None)]
+    assert [one.shape for one in fine] == [(64,)] * 2
+    assert not np.array_equal(*fine)
 
 
 def test_model_without_a_finer_one_says_so(bundle: Path) -> None:
