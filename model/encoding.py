@@ -92,7 +92,7 @@ class ValueEncoder:
 
     def _ids(self, raw: str, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """N values, or rows of them, to ids int64 (N, n)."""
-        tokenizer, prepare = self._parts.encoder(raw), _TO_TOKENIZER[raw]
+        tokenizer, prepare = self._parts.encoder(raw), TO_TOKENIZER[raw]
         found: list[Tensor] = []
         with torch.inference_mode():
             for start in range(0, len(values), _AT_ONCE):
@@ -124,8 +124,7 @@ def _flat(values: np.ndarray) -> np.ndarray:
     return values.reshape(-1)
 
 
-# Values to what the tokenizer of their modality takes (`tokenizers/values.py`), people and instances by rows.
-_TO_TOKENIZER: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
+TO_TOKENIZER: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyType(
     {
         "rgb": _signed,
         "normal": _signed,
@@ -142,6 +141,7 @@ _TO_TOKENIZER: Mapping[str, Callable[[np.ndarray], np.ndarray]] = MappingProxyTy
         "sam_instance": _one_channel,
     }
 )
+"""Values to what the tokenizer of their modality takes (`tokenizers/values.py`), of rows the field of one."""
 
 
 def _spell_people(people: np.ndarray, codes: np.ndarray, max_words: int) -> str:

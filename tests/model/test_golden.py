@@ -19,6 +19,7 @@ import pytest
 import torch
 from anyseek.model.checkpoint import load_fourm, load_tokenizer
 from anyseek.model.drafts import PUBLISHED_CONTROLS, Draft
+from anyseek.model.encoding import TO_TOKENIZER
 from anyseek.model.fourm import FourM
 from anyseek.model.generate import Conditions, Generator
 from anyseek.model.guidance import Part
@@ -27,7 +28,10 @@ from anyseek.model.inputs import normalize_pixels
 from anyseek.model.modalities import get_modality
 from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
+from anyseek.model.readers.depth import standardize
+from anyseek.model.readers.labels import shift_labels
 from anyseek.model.readers.masks import fill_polygons
+from anyseek.model.readers.pictures import mirror_normals
 from anyseek.model.readers.texts import MIN_SCORE
 from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
 from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
@@ -66,7 +70,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
-NO_TOKENIZER_INPUT = "inputs of image tokenizers are not prepared yet"
 
 
 @dataclass(frozen=True)
@@ -934,7 +937,15 @@ def probability(logits: Tensor, tokens: np.ndarray, step: Step) -> Tensor:
 
 
 def preproc_cases(path: Path) -> Iterator[Case]:
-    checks = {"rgb/imagenet": check_normalisation, "rgb/crop_resize_u8": check_crop}
+    checks = {
+        "rgb/imagenet": check_normalisation,
+        "rgb/crop_resize_u8": check_crop,
+        "rgb/minus1_1": lambda data: check_prepared("rgb", data["rgb/u8"], data["rgb/minus1_1"]),
+        "normal/tensor": lambda data: check_prepared("normal", data["normal/u8"], data["normal/tensor"]),
+        "normal/hflip_u8": check_mirror,
+        "depth/standardized": check_depth,
+        "semseg/shifted": check_labels,
+    }
     with np.load(path) as data:
         outputs = [key for key in data.files if not key.endswith(("/u8", "/u16", "_in_u8"))]
     for name in outputs:
@@ -943,7 +954,7 @@ def preproc_cases(path: Path) -> Iterator[Case]:
         elif name.startswith("sam/"):
             yield Case(f"preproc/{name}", lambda name=name: check_polygons(arrays(path), name))
         else:
-            yield Case(f"preproc/{name}", None, NO_TOKENIZER_INPUT)
+            yield Case(f"preproc/{name}", None, "no array of this name is known")
 
 
 def check_normalisation(data: dict[str, np.ndarray]) -> None:
@@ -953,6 +964,22 @@ def check_normalisation(data: dict[str, np.ndarray]) -> None:
 def check_crop(data: dict[str, np.ndarray]) -> None:
     expected = data["rgb/crop_resize_u8"]
     assert_agrees("crop", crop_resize(array_image(data["rgb/crop_in_u8"]), expected.shape[0]), expected)
+
+
+def check_prepared(raw: str, value: np.ndarray, expected: np.ndarray) -> None:
+    assert_agrees(raw, TO_TOKENIZER[raw](value), expected)
+
+
+def check_mirror(data: dict[str, np.ndarray]) -> None:
+    assert_agrees("mirror", mirror_normals(data["normal/u8"]), data["normal/hflip_u8"])
+
+
+def check_depth(data: dict[str, np.ndarray]) -> None:
+    check_prepared("depth", standardize(data["depth/u16"] / np.float32(65535)), data["depth/standardized"])
+
+
+def check_labels(data: dict[str, np.ndarray]) -> None:
+    check_prepared("semseg", shift_labels(data["semseg/u8"]), data["semseg/shifted"])
 
 
 def check_polygons(data: dict[str, np.ndarray], name: str) -> None:
