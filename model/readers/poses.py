@@ -74,7 +74,8 @@ def read_poses(content: Content, *, name: str, row: Modality, max_bytes: int) ->
     else:
         entries, size = _entries(content, name, max_bytes)
         read = [_person(one, size, f"{name}: person {i}") for i, one in enumerate(entries)]
-        people = np.array([person for person in read if person is not None], PERSON)
+        with np.errstate(over="ignore"):  # numbers beyond float32 become infinite, which is refused below
+            people = np.array([person for person in read if person is not None], PERSON)
         if entries and not len(people):
             raise InputError(
                 f"{name}: none of its {len(entries)} people is in the central square of the picture; leave "
@@ -113,13 +114,16 @@ def _entries(
 
 
 def _picture_size(value: Mapping[str, Any], name: str) -> tuple[float, float] | None:
-    given = {key: value[key] for key in ("width", "height") if key in value}
+    given = {key: _numbers(value[key], f"{name}: {key}") for key in ("width", "height") if key in value}
     if "img_size" in value:
         sides = _numbers(value["img_size"], f"{name}: img_size").reshape(-1)
-        if len(sides) % 2 or not (sides.reshape(-1, 2) == sides[:2]).all():
+        if not sides.size or sides.size % 2 or (sides != np.tile(sides[:2], sides.size // 2)).any():
             raise InputError(f"{name}: img_size must be the width and height of one picture.")
         given = {"width": sides[0], "height": sides[1]}
-    return parse_size({key: np.asarray(side).item() for key, side in given.items()}, name)
+    for key, side in given.items():
+        if side.size != 1:
+            raise InputError(f"{name}: {key} must be a number, got the shape {side.shape}.")
+    return parse_size({key: side.item() for key, side in given.items()}, name)
 
 
 def _ungrouped(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,11 +152,10 @@ def _rows(columns: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     return [{key: column[i] for key, column in given.items()} for i in range(count)]
 
 
-def _length(column: Any) -> int:
-    try:
-        return len(column)
-    except TypeError:  # a number
-        return -1
+def _length(column: object) -> int:
+    if isinstance(column, np.ndarray):
+        return len(column) if column.ndim else -1
+    return len(column) if isinstance(column, Sequence) else -1
 
 
 def _person(one: Mapping[str, Any], size: tuple[float, float] | None, name: str) -> tuple[Any, ...] | None:
