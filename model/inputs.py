@@ -75,7 +75,7 @@ class InputReader:
 
         Args:
             modality: the user's name for it.
-            content: path or bytes of a file, or the parsed value; docs/indexing.md has the table of what each
+            content: path or bytes of a file, or the parsed value; docs/formats.md has the table of what each
                 modality takes. A text is a caption, JSON or colours, never a path.
 
         Returns:

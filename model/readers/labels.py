@@ -91,7 +91,7 @@ def find_class(word: str, classes: tuple[str, ...]) -> int:
             return names.index(plain) + 1
     close = difflib.get_close_matches(plain, dict.fromkeys([*known, *short]), n=4, cutoff=0.5)
     hint = f"close are {', '.join(close)}; " if close else ""
-    listed = f"known are {', '.join(classes)}" if len(classes) <= _LISTED else "docs/indexing.md lists all"
+    listed = f"known are {', '.join(classes)}" if len(classes) <= _LISTED else "docs/formats.md lists all"
     raise ValueError(f"unknown class {word[:60]!r}; {hint}{listed}")
 
 

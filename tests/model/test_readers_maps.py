@@ -304,8 +304,8 @@ def changed(**entries: Any) -> dict[str, Any]:
     ("content", "reason"),
     [
         (encoded(painting()), "in colours .* without classes that name its colours"),
-        (changed(_ff0000="dogg"), "unknown class 'dogg'; close are dog, .*docs/indexing"),
-        (changed(_ff0000="quux"), "unknown class 'quux'; docs/indexing"),
+        (changed(_ff0000="dogg"), "unknown class 'dogg'; close are dog, .*docs/formats"),
+        (changed(_ff0000="quux"), "unknown class 'quux'; docs/formats"),
         (changed(_ff0000=5), "expected .*#rrggbb.*, got '#ff0000': '5'"),
         (changed(red="dog"), "got 'red': 'dog'"),
         (changed(_12="dog"), "got '#12'"),
