@@ -20,7 +20,7 @@ from ..errors import CheckpointError, ModelError
 from .fourm import FourM
 from .parsing import literal_values
 from .presets import FourMConfig
-from .tensor_file import TensorFile, TensorInfo
+from .tensor_file import SCALE, TensorFile, TensorInfo, in_8_bits
 from .tokenizers.build import ImageTokenizer, build_tokenizer, parse_tokenizer_config
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -170,7 +170,8 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
     Args:
         model: built without leaving parts out.
         path: a `.safetensors` file; it appears under that name only when complete.
-        dtype: floating type to store, float16 to halve the file; None keeps the model's.
+        dtype: floating type to store, float16 to halve the file; None keeps the model's. With int8, tables
+            and matrices are stored in 8 bits with a scale per row (`tensor_file.py`), the rest in float16.
 
     Raises:
         ModelError: the model lacks parts of its configuration.
@@ -181,11 +182,9 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
     missing = sorted(set(whole.state_dict()) - set(state))
     if missing:
         raise ModelError(f"Only a whole model can be saved; this one was opened without {missing[0]!r}.")
-    # Tied tensors are written under both names, and safetensors refuses shared memory: each is a copy.
-    copies = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
-        for name, tensor in state.items()
-    }
+    copies: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        copies |= _stored(name, tensor.detach(), dtype)
     metadata = {key: _metadata_text(key, value) for key, value in model.config.values().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -193,6 +192,18 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What stands for one tensor in the file.
+
+    Tied tensors are written under both names, and safetensors refuses shared memory: each is a copy.
+    """
+    if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[-1] >= 16:
+        rows, scale = in_8_bits(tensor.cpu())
+        return {name: rows.contiguous(), name + SCALE: scale}
+    kind = torch.float16 if dtype == torch.int8 else dtype
+    return {name: tensor.to("cpu", kind if tensor.is_floating_point() else None, copy=True).contiguous()}
 
 
 def _metadata_text(key: str, value: object) -> str:
