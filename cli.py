@@ -330,7 +330,7 @@ def predict(
     items = _items_to_predict(photos, cast("dict[str, Content]", contents))
     to = list(dict.fromkeys(raw_name(word) for word in words.split(",") if word.strip()))
     _require_free(out, items, to, overwrite)
-    opened = load_model(model or settings.model, device=settings.device, dtype=settings.dtype)
+    opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
     missing = [raw for raw in to if raw not in opened.targets]
     if missing or not to:
         raise ModelError(

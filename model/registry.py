@@ -20,6 +20,7 @@ from .parts import ModelParts
 from .prediction import PaddedPredictor, Predictor
 from .predictor import Kept, ModalityPredictor, Report, Setting
 from .ragged import RaggedPredictor
+from .readers.same_view import check_same_view
 from .sources import find_source
 from .values import Predicted
 
@@ -91,7 +92,11 @@ class Model:
             InputError, LimitError: a value cannot be used.
             QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
         """
-        item = {raw: self.embedder.read(raw, inputs[word]) for word in inputs for raw in [raw_name(word)]}
+        contents = {raw_name(word): content for word, content in inputs.items()}
+        if "rgb" in contents:
+            for raw, content in contents.items():
+                check_same_view(raw, content, contents["rgb"])
+        item = {raw: self.embedder.read(raw, content) for raw, content in contents.items()}
         kept = {
             raw: Kept(self.embedder.read(raw, content), redraw)
             for word, (content, redraw) in (keep or {}).items()

@@ -232,18 +232,24 @@ async def search(collection: CollectionName, engine: Engine, request: Request) -
 def _search_answer(
     engine: SearchEngine, collection: str, wire: schemas.SearchRequest, uploads: dict[str, bytes]
 ) -> Response:
-    hits = engine.search(
-        collection,
-        schemas.query_from_wire(wire.parts, uploads),
-        where=schemas.filter_from_wire(wire.where),
-        limit=wire.limit,
-        offset=wire.offset,
-        view=wire.view,
-        composition=wire.composition,
-        spaces=wire.spaces,
-        scoring=wire.scoring,
-        explain=wire.explain,
-    )
+    query, where = schemas.query_from_wire(wire.parts, uploads), schemas.filter_from_wire(wire.where)
+    try:
+        hits = engine.search(
+            collection,
+            query,
+            where=where,
+            limit=wire.limit,
+            offset=wire.offset,
+            view=wire.view,
+            composition=wire.composition,
+            spaces=wire.spaces,
+            scoring=wire.scoring,
+            explain=wire.explain,
+        )
+    except AnyseekError as error:
+        if error.part is None:
+            raise
+        raise schemas.LocatedError(f"/parts/{error.part}", error) from error
     timing = ", ".join(f"{stage};dur={spent:.1f}" for stage, spent in hits.timing_ms.items())
     return JSONResponse(hits.as_dict(), headers={"Server-Timing": timing})
 

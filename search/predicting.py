@@ -61,10 +61,15 @@ class GoneError(Exception):
 
 
 class Turns:
-    """Predictions one after another. Few may wait, so that threads are left for searches."""
+    """Predictions one after another. Few may wait, so that threads are left for searches.
+
+    Attributes:
+        num_places: how many more may come now.
+    """
 
     def __init__(self, max_waiting: int = MAX_WAITING) -> None:
-        self._places = threading.BoundedSemaphore(max_waiting)
+        self.num_places = max_waiting
+        self._guard = threading.Lock()
         self._turn = threading.Lock()
 
     @contextmanager
@@ -75,9 +80,11 @@ class Turns:
             RefusedError: too many wait already.
             GoneError: the client went away meanwhile.
         """
-        if not self._places.acquire(blocking=False):
-            detail = "Too many predictions wait here already; try again in a while."
-            raise RefusedError(503, "predict.busy", detail)
+        with self._guard:
+            if not self.num_places:
+                detail = "Too many predictions wait here already; try again in a while."
+                raise RefusedError(503, "predict.busy", detail)
+            self.num_places -= 1
         try:
             while not self._turn.acquire(timeout=0.1):
                 if gone.is_set():
@@ -87,7 +94,8 @@ class Turns:
             finally:
                 self._turn.release()
         finally:
-            self._places.release()
+            with self._guard:
+                self.num_places += 1
 
 
 async def _until_gone(request: Request, work: Callable[[threading.Event], Response]) -> Response:
@@ -109,12 +117,14 @@ async def _until_gone(request: Request, work: Callable[[threading.Event], Respon
 
 
 def _chosen(models: Sequence[Model], name: str | None) -> Model:
+    """The model of that name, by default the first. Raises LocatedError."""
     known = {model.name: model for model in models}
     if name is None and models:
         return models[0]
-    if name is None or name not in known:
-        raise ModelError(f"No model {name or ''!r} here; loaded are {', '.join(known) or 'none'}.")
-    return known[name]
+    with schemas.located("/model"):
+        if name is None or name not in known:
+            raise ModelError(f"No model {name or ''!r} here; loaded are {', '.join(known) or 'none'}.")
+        return known[name]
 
 
 def _answer(
