@@ -502,7 +502,13 @@ def collections(ctx: click.Context, as_json: bool) -> None:
         return
     with open_library(settings=ctx.obj) as library:
         rows = [
-            {"name": c.name, "items": c.num_items, "model": c.model, "views": list(c.views)}
+            {
+                "name": c.name,
+                "items": c.num_items,
+                "model": c.model,
+                "views": list(c.views),
+                "gallery": c.gallery,
+            }
             for c in library.store.collections()
         ]
     if as_json:

@@ -36,6 +36,7 @@ def test_own_vectors_are_the_gallery(run: Run, photos: Path, any_bundle: Path) -
         run("index", photos, "--to", "p", "--model", any_bundle, "--gallery", "teacher", "--json")
     )
     assert (report["done"], report["without_teacher"], report["errors"]) == (4, 3, [])
+    assert answer(run("collections", "--json"))["collections"][0]["gallery"] == "teacher"
     found = answer(
         run("search", "p", "--part", "dinov2_global", photos / "1.dinov2_global.npy", "1", "--json")
     )
