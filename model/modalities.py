@@ -225,7 +225,7 @@ def _image_like(size: int) -> tuple[Modality, ...]:
 _ROWS = (
     _pixels(224),
     _sequence("caption", 256, "text"),
-    _sequence("det", 256, "list of {box: [x0, y0, x1, y1] in 0..1, label}"),
+    _sequence("det", 256, "list of {box: [x0, y0, x1, y1] in 0..1, label}, or COCO JSON"),
     *_image_like(224),
     # 4M-21 adds
     Modality(
@@ -241,7 +241,7 @@ _ROWS = (
     _sequence(
         "human_poses",
         275,
-        "SMPL poses, shapes, cameras and boxes",
+        "people with SMPL's poses, shapes, cameras and boxes",
         decoder_positions=263,
         tokenizer="wordpiece + " + _tokenizer("human-poses_1k_8"),
         license=SMPL_LICENSE,
@@ -250,7 +250,7 @@ _ROWS = (
     _sequence(
         "sam_instance",
         290,
-        "points and polygons in a 224-pixel frame",
+        "outlines of instances: COCO JSON, polygons, or a map of ids",
         tokenizer="wordpiece + " + _tokenizer("sam-instance_1k_64"),
     ),
     _grid("tok_canny_edge@224", 8192, 1, "edge_8k_224-512", "edge map, drawing or photo"),
