@@ -25,23 +25,45 @@ if TYPE_CHECKING:
     from .config import Settings
     from .errors import AnyseekError
     from .indexer import FolderSource, Indexer, IndexProgress, IndexReport
-    from .model import Model, load_model
+    from .model import (
+        Generator,
+        ModalityPredictor,
+        Model,
+        Predicted,
+        TargetPlan,
+        Teacher,
+        TeacherEmbedder,
+        draw_overview,
+        draw_value,
+        load_model,
+        load_teacher,
+        load_tokenizer,
+        open_checkpoint,
+        write_value,
+    )
     from .search import (
         RGB,
         Boxes,
         Caption,
         Composition,
         Depth,
+        Edges,
         F,
+        Features,
         Filter,
         Hit,
         Hits,
+        Instances,
         Like,
         Metadata,
+        Normal,
         Palette,
+        Poses,
         Query,
         QueryPart,
+        SamEdges,
         SearchEngine,
+        Semseg,
         create_app,
     )
     from .storage import Collection, Store
@@ -51,10 +73,14 @@ __version__ = "0.1.0"
 _HOMES = {
     "errors": ("AnyseekError",),
     "indexer": ("FolderSource", "IndexProgress", "IndexReport", "Indexer"),
-    "model": ("Model", "load_model"),
+    "model": (
+        *("Generator", "ModalityPredictor", "Model", "Predicted", "TargetPlan", "Teacher", "draw_overview"),
+        *("draw_value", "load_model", "load_teacher", "load_tokenizer", "open_checkpoint", "write_value"),
+    ),
     "search": (
-        *("RGB", "Boxes", "Caption", "Depth", "F", "Filter", "Hit", "Hits", "Like", "Metadata"),
-        *("Palette", "Query", "QueryPart", "SearchEngine", "create_app"),
+        *("RGB", "Boxes", "Caption", "Depth", "Edges", "F", "Features", "Filter", "Hit", "Hits", "Instances"),
+        *("Like", "Metadata", "Normal", "Palette", "Poses", "Query", "QueryPart", "SamEdges", "SearchEngine"),
+        *("Semseg", "create_app"),
     ),
     "storage": ("Collection", "Store"),
 }
@@ -67,27 +93,45 @@ __all__ = [
     "Caption",
     "Collection",
     "Depth",
+    "Edges",
     "F",
+    "Features",
     "Filter",
     "FolderSource",
+    "Generator",
     "Hit",
     "Hits",
     "IndexProgress",
     "IndexReport",
     "Indexer",
+    "Instances",
     "Library",
     "Like",
     "Metadata",
+    "ModalityPredictor",
     "Model",
+    "Normal",
     "Palette",
+    "Poses",
+    "Predicted",
     "Query",
     "QueryPart",
+    "SamEdges",
     "SearchEngine",
     "Searchable",
+    "Semseg",
     "Store",
+    "TargetPlan",
+    "Teacher",
     "create_app",
+    "draw_overview",
+    "draw_value",
     "load_model",
+    "load_teacher",
+    "load_tokenizer",
     "open",
+    "open_checkpoint",
+    "write_value",
 ]
 
 
@@ -140,10 +184,14 @@ class Library:
         """Return a collection; raises `NotFoundError` listing the known names."""
         return Searchable(self, self._store.collection(name))
 
-    def model(self, source: str) -> Model:
-        """Return the model of this name or bundle folder, loaded once."""
+    def model(self, source: str | None = None) -> Model:
+        """Return the model of this name or bundle folder, by default the settings', loaded once.
+
+        `library.model().predict({"rgb": Path("photo.jpg")}, ["depth", "caption"])` predicts with it.
+        """
         from .model import load_model
 
+        source = source or self._settings.model
         with self._lock:
             if source not in self._models:
                 settings = self._settings
@@ -166,6 +214,8 @@ class Library:
         to: str,
         model: str | None = None,
         views: Sequence[str] | None = None,
+        teachers: Mapping[str, Path | str | None] | None = None,
+        predict: Sequence[str] = (),
         prefix: str = "",
         prune: bool = False,
         progress: Callable[[IndexProgress], None] | None = None,
@@ -179,6 +229,12 @@ class Library:
             model: model of a new collection; by default the settings'. An existing collection keeps its own.
             views: what the vectors of a new collection are predicted from: `joint` (all that an item has), or
                 modalities by name; `joint` by default.
+            teachers: instead of vectors predicted by the model, true ones of its teachers wherever an item
+                has RGB: by name (`dinov2`, `imagebind`) where their weights are (file, folder, hub id; None:
+                the published ones). Empty: only items' own vectors (`dinov2_global`) are true. All items of
+                a collection are indexed with the same.
+            predict: modalities that become attributes by prediction (`metadata`, `palette`, `caption`), as
+                `predicted.brightness`, `predicted.caption`, ...
             prefix: put in front of each item's id.
             prune: remove items of this folder whose files are gone.
             progress: called as items are handled.
@@ -190,7 +246,7 @@ class Library:
         """
         from .indexer import FolderSource
 
-        return self.indexer(to, model=model, views=views).index(
+        return self.indexer(to, model=model, views=views, teachers=teachers, predict=predict).index(
             to,
             FolderSource(Path(folder), prefix=prefix),
             prune=prune,
@@ -199,9 +255,18 @@ class Library:
         )
 
     def indexer(
-        self, collection: str, *, model: str | None = None, views: Sequence[str] | None = None
+        self,
+        collection: str,
+        *,
+        model: str | None = None,
+        views: Sequence[str] | None = None,
+        teachers: Mapping[str, Path | str | None] | None = None,
+        predict: Sequence[str] = (),
     ) -> Indexer:
-        """Return what fills a collection, with its own model or, where new, the given or default one."""
+        """Return what fills a collection, with its own model or, where new, the given or default one.
+
+        The others are as for `index`.
+        """
         from .errors import NotFoundError
         from .indexer import Indexer
 
@@ -210,18 +275,26 @@ class Library:
                 model = self._store.collection(collection).model
             except NotFoundError:
                 model = self._settings.model
-        return Indexer(self._store, self.model(model), views=views)
+        opened = self.model(model)
+        gallery = None if teachers is None else _open_gallery(opened, teachers)
+        return Indexer(self._store, opened, views=views, gallery=gallery, predict=predict)
 
     def app(self) -> FastAPI:
         """Return the HTTP API over this library, to serve or to mount in another application.
 
-        The search page is at `/`, searches, uploads and jobs are under `/v1`.
+        The search page is at `/`, searches, predictions, uploads and jobs are under `/v1`.
         """
         from .indexer import create_router
         from .search import create_app
 
         router = create_router(self._store, self.indexer, roots=self._settings.index_roots)
-        return create_app(self.engine(), routers=[router], api_key=self._settings.api_key)
+        return create_app(self.engine(), routers=[router], model=self.model, api_key=self._settings.api_key)
+
+
+def _open_gallery(opened: Model, teachers: Mapping[str, Path | str | None]) -> TeacherEmbedder:
+    from .model import open_gallery
+
+    return open_gallery(opened, teachers)
 
 
 class Searchable:

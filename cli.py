@@ -14,22 +14,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
 from . import __version__
 from . import open as open_library
 from .config import Settings, load_settings
-from .errors import AnyseekError, ModelError, NotFoundError, StorageError, WriterBusyError
+from .errors import AnyseekError, InputError, ModelError, NotFoundError, StorageError, WriterBusyError
+from .model import ALIASES, MODALITIES
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from . import Library
     from .indexer import IndexProgress, IndexReport
+    from .model import Content, Model
     from .search import Composition, Hits, Query, QueryPart, Retrieval
 
 EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
@@ -39,8 +41,17 @@ EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
     (StorageError, 6),
     (AnyseekError, 2),
 )
-FILE_MODALITIES = ("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge")
 VALUE_MODALITIES = ("det", "metadata", "color_palette", "human_poses", "sam_instance")
+OVERVIEW = "overview.png"
+MAX_DRAWN = 24
+"""Items on an overview."""
+PREDICT_BATCH = 8
+"""Items predicted together."""
+TASK_NAMES = ("normal", "depth", "semseg", "instances", "knn", "poses")
+MAX_FAILURES = 20
+"""Damaged samples that are shown; --json lists all."""
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
@@ -53,7 +64,33 @@ class _Group(click.Group):
             return super().invoke(ctx)
         except AnyseekError as error:
             click.echo(f"anyseek: {error} [{error.code}]", err=True)
-            ctx.exit(next(code for kind, code in EXIT_CODES if isinstance(error, kind)))
+            ctx.exit(exit_code(error))
+        except KeyboardInterrupt:
+            ctx.exit(130)
+
+
+def exit_code(error: AnyseekError) -> int:
+    """The code that the command ends with for an error."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def modality_options(*, multiple: bool) -> Callable[[Command], Command]:
+    """An option for each modality but the caption, named as everywhere else, and by its other words."""
+    formats = {row.raw: row.raw_format for row in MODALITIES.values() if row.raw != "caption"}
+
+    def add(command: Command) -> Command:
+        for raw, said in reversed(formats.items()):
+            words = [raw, *(word for word, name in ALIASES.items() if name == raw)]
+            command = click.option(
+                *(f"--{word.replace('_', '-')}" for word in words),
+                raw,
+                multiple=multiple,
+                metavar="FILE|VALUES" if raw in VALUE_MODALITIES else "FILE",
+                help=f"{said[0].upper()}{said[1:]}.",
+            )(command)
+        return command
+
+    return add
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -81,6 +118,27 @@ def main(ctx: click.Context, library: Path | None) -> None:
     help="What the vectors of a new collection are predicted from: `joint` (all that an item has, the "
     "default) or one modality; repeatable.",
 )
+@click.option(
+    "--gallery",
+    type=click.Choice(["predicted", "teacher"]),
+    default="predicted",
+    show_default=True,
+    help="Whose vectors a collection holds: the model's predictions or, of items with RGB, its teachers'.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="NAME[=WEIGHTS]",
+    help="With --gallery teacher: dinov2 or imagebind, and its weights (safetensors file, folder or hub id) "
+    "where not the published ones; repeatable.",
+)
+@click.option(
+    "--predict",
+    default="",
+    metavar="MODALITIES",
+    help="Modalities that become attributes by prediction: any of metadata,palette,caption.",
+)
 @click.option("--prefix", default="", help="Put in front of each item's id, to keep several folders apart.")
 @click.option("--prune", is_flag=True, help="Remove items whose files are gone from this folder.")
 @as_json
@@ -91,6 +149,9 @@ def index(
     collection: str,
     model: str | None,
     views: tuple[str, ...],
+    gallery: str,
+    teachers: tuple[str, ...],
+    predict: str,
     prefix: str,
     prune: bool,
     as_json: bool,
@@ -103,6 +164,9 @@ def index(
     """
     from .indexer import stop_on_signals
 
+    if teachers and gallery != "teacher":
+        raise click.UsageError("--teacher makes vectors only with --gallery teacher.")
+    named = {name: weights or None for name, _, weights in (teacher.partition("=") for teacher in teachers)}
     with (
         open_library(settings=settings, create=True) as library,
         _progress() as show,
@@ -119,6 +183,8 @@ def index(
             to=collection,
             model=model,
             views=views or None,
+            teachers=named if gallery == "teacher" else None,
+            predict=[word for word in predict.split(",") if word.strip()],
             prefix=prefix,
             prune=prune,
             progress=_index_progress(show),
@@ -139,6 +205,7 @@ def index(
 @main.command()
 @click.argument("collection")
 @click.option("--caption", "captions", multiple=True, metavar="TEXT", help="Words that describe it.")
+@modality_options(multiple=True)
 @click.option("--not", "negatives", multiple=True, metavar="TEXT", help="Words that must not describe it.")
 @click.option("--like", "likes", multiple=True, metavar="ID", help="An indexed item to resemble.")
 @click.option(
@@ -157,8 +224,8 @@ def index(
     type=click.Choice(["auto", "joint", "guided", "late"]),
     default="auto",
     show_default=True,
-    help="How parts combine: one prediction from all, one that each part pulls or pushes by its weight, or one "
-    "each with summed scores.",
+    help="How parts combine: one prediction from all, one that each part pulls or pushes by its weight, or "
+    "one each with summed scores.",
 )
 @click.option("--explain", is_flag=True, help="Show what each part and space gave to each hit.")
 @click.option(
@@ -215,16 +282,205 @@ def search(
         _print_hits(hits, explain)
 
 
-# One option per modality, named as the modality is named everywhere else.
-for _modality in reversed(FILE_MODALITIES + VALUE_MODALITIES):
-    _what = "FILE" if _modality in FILE_MODALITIES else "FILE|VALUES"
-    search = click.option(
-        f"--{_modality.replace('_', '-')}",
-        _modality,
-        multiple=True,
-        metavar=_what,
-        help=f"A {_modality} query part.",
-    )(search)
+@main.command()
+@click.argument("photos", nargs=-1, metavar="[PHOTO]...", type=click.Path(path_type=Path))
+@click.option(
+    "--to", "words", required=True, metavar="MODALITY,...", help="What to predict, as in depth,caption."
+)
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder for the files; made when missing.",
+)
+@click.option("--caption", metavar="TEXT", help="Words that describe it.")
+@modality_options(multiple=False)
+@click.option(
+    "--model", help="A name (see `anyseek models`) or a bundle folder [default: ANYSEEK_MODEL, scenes]."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result.")
+@click.option("--super-resolution", is_flag=True, help="Predict at twice the size, where the model can.")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there; never those given.")
+@as_json
+@click.pass_obj
+def predict(
+    settings: Settings,
+    photos: tuple[Path, ...],
+    words: str,
+    out: Path,
+    model: str | None,
+    seed: int,
+    super_resolution: bool,
+    overwrite: bool,
+    as_json: bool,
+    **given: str | None,
+) -> None:
+    """Predict modalities of each PHOTO, or of what the options give, as ordinary files and one overview.png.
+
+    With photos, the options say more about every one of them. Files are named after the photo:
+    beach.jpg gives beach.depth.png.
+
+    \b
+    anyseek predict beach.jpg --to depth,semseg,caption,palette --out predicted/
+    anyseek predict --depth room.png --caption "a kitchen" --to rgb --out predicted/ --model 4m21-xl
+    """
+    from .model import load_model, raw_name
+
+    contents = {raw: _part(raw, text).content for raw, text in given.items() if text is not None}
+    items = _items_to_predict(photos, cast("dict[str, Content]", contents))
+    to = list(dict.fromkeys(raw_name(word) for word in words.split(",") if word.strip()))
+    _require_free(out, items, to, overwrite)
+    opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
+    missing = [raw for raw in to if raw not in opened.targets]
+    if missing or not to:
+        raise ModelError(
+            f"Model {opened.name!r} cannot predict {', '.join(missing) or 'nothing'}; it predicts "
+            f"{', '.join(opened.targets)}. The 4M-21 models predict everything (`anyseek models`)."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    with _progress() as show:
+        done, failed = _predict_files(
+            opened, items, to, out, seed=seed, super_resolution=super_resolution, show=show
+        )
+    if failed and not done:
+        raise next(iter(failed.values()))
+    overview = _draw_overview(opened, done, out)
+    if as_json:
+        told = {name: {raw: str(path) for raw, path in item.files.items()} for name, item in done.items()}
+        click.echo(
+            json.dumps(
+                {
+                    "model": opened.name,
+                    "license": opened.license,
+                    "seed": seed,
+                    "files": told,
+                    "problems": {name: item.problems for name, item in done.items() if item.problems},
+                    "errors": {name: {"code": e.code, "message": str(e)} for name, e in failed.items()},
+                    "overview": str(overview),
+                }
+            )
+        )
+    else:
+        for name, error in failed.items():
+            click.echo(f"{name}: {error} [{error.code}]", err=True)
+        for item in done.values():
+            for path in item.files.values():
+                click.echo(path)
+            for raw, problem in item.problems.items():
+                click.echo(f"{raw}: {problem}", err=True)
+        click.echo(overview)
+        click.echo(f"Predicted by {opened.name}. Licence of the weights: {opened.license}.", err=True)
+    if failed:
+        sys.exit(1)
+
+
+@dataclass
+class _Prediction:
+    """What was predicted of one item: its files, what was wrong, and all of it to be drawn."""
+
+    files: dict[str, Path]
+    problems: dict[str, str]
+    row: dict[str, Any]
+
+
+def _items_to_predict(photos: Sequence[Path], given: Mapping[str, Content]) -> dict[str, dict[str, Content]]:
+    """What is given of each item, by the name that its files get."""
+    if photos and "rgb" in given:
+        raise click.UsageError("Give the photo as PHOTO or as --rgb, not both.")
+    if not photos and not given:
+        raise click.UsageError("Give a PHOTO, or what else is known, such as --caption or --depth.")
+    if not photos:
+        files = ((raw, content) for raw, content in given.items() if isinstance(content, Path))
+        name = next((_item_name(raw, path) for raw, path in files), "predicted")
+        return {name: dict(given)}
+    items: dict[str, dict[str, Content]] = {}
+    for photo in photos:
+        name = _item_name("rgb", photo)
+        if name in items:
+            raise click.UsageError(f"Two photos are called {name!r}; their files would replace each other.")
+        items[name] = {"rgb": photo, **given}
+    return items
+
+
+def _item_name(raw: str, path: Path) -> str:
+    """`room` of room.png and of room.depth.png."""
+    return path.stem.removesuffix(f".{raw}")
+
+
+def _require_free(
+    out: Path, items: Mapping[str, Mapping[str, Content]], to: Sequence[str], overwrite: bool
+) -> None:
+    """Refuse to replace what is given, and without `overwrite` anything."""
+    if not out.is_dir():
+        return
+    written = {f"{name}.{raw}" for name in items for raw in to}
+    given = {path.resolve() for item in items.values() for path in item.values() if isinstance(path, Path)}
+    taken = [path for path in sorted(out.iterdir()) if path.stem in written or path.name == OVERVIEW]
+    for path in taken:
+        if path.resolve() in given:
+            raise click.UsageError(f"{path} is given, and would be replaced; name another --out.")
+    if taken and not overwrite:
+        raise click.UsageError(f"{taken[0]} is there already; pass --overwrite, or name another --out.")
+
+
+def _predict_files(
+    model: Model,
+    items: Mapping[str, Mapping[str, Content]],
+    to: Sequence[str],
+    out: Path,
+    *,
+    seed: int,
+    super_resolution: bool,
+    show: Callable[[Mapping[str, Any]], None],
+) -> tuple[dict[str, _Prediction], dict[str, AnyseekError]]:
+    """Predict and write batch by batch; an item that cannot be read does not stop the others."""
+    from .model import check_same_view, shown_value, write_value
+
+    done: dict[str, _Prediction] = {}
+    failed: dict[str, AnyseekError] = {}
+    for start in range(0, len(items), PREDICT_BATCH):
+        batch = list(items.items())[start : start + PREDICT_BATCH]
+        given: dict[str, dict[str, Any]] = {}
+        for name, contents in batch:
+            try:
+                for raw, content in contents.items() if "rgb" in contents else ():
+                    check_same_view(raw, content, contents["rgb"])
+                given[name] = {raw: model.embedder.read(raw, content) for raw, content in contents.items()}
+            except InputError as error:
+                failed[name] = error
+        if not given:
+            continue
+        predicted = model.predictor.predict(
+            list(given.values()),
+            to,
+            seed=seed,
+            super_resolution=super_resolution,
+            progress=lambda stage, done, total: show({"stage": stage, "done": done, "total": total}),
+        )
+        for name, targets in zip(given, predicted, strict=True):
+            files = {
+                raw: write_value(raw, one.value, out / name, classes=model.parts.classes)
+                for raw, one in targets.items()
+                if one.value is not None
+            }
+            problems = {raw: one.problem for raw, one in targets.items() if one.problem}
+            row: dict[str, Any] = {}
+            if len(done) < MAX_DRAWN:
+                row = {raw: shown_value(model, raw, content) for raw, content in items[name].items()}
+                row |= targets
+            done[name] = _Prediction(files, problems, row)
+        show({"stage": "items", "done": len(done) + len(failed), "total": len(items)})
+    return done, failed
+
+
+def _draw_overview(model: Model, done: Mapping[str, _Prediction], out: Path) -> Path:
+    """Draw the first items on one sheet."""
+    from .model import draw_overview
+
+    rows = {name: item.row for name, item in done.items() if item.row}
+    path = out / OVERVIEW
+    draw_overview(list(rows.values()), names=list(rows), classes=model.parts.classes).save(path)
+    return path
 
 
 @main.command()
@@ -246,7 +502,13 @@ def collections(ctx: click.Context, as_json: bool) -> None:
         return
     with open_library(settings=ctx.obj) as library:
         rows = [
-            {"name": c.name, "items": c.num_items, "model": c.model, "views": list(c.views)}
+            {
+                "name": c.name,
+                "items": c.num_items,
+                "model": c.model,
+                "views": list(c.views),
+                "gallery": c.gallery,
+            }
             for c in library.store.collections()
         ]
     if as_json:
@@ -283,10 +545,91 @@ def models(as_json: bool) -> None:
     click.echo(json.dumps({"models": rows})) if as_json else _print_table(rows)
 
 
+@main.group("eval")
+def evaluate() -> None:
+    """Measure models on public data sets."""
+
+
+@evaluate.command("task")
+@click.argument("name", metavar="TASK", type=click.Choice(TASK_NAMES))
+@click.option(
+    "--data", required=True, type=click.Path(path_type=Path), help="Folder of the data set, as listed above."
+)
+@click.option("--model", help="A name (see `anyseek models`) or a bundle folder.")
+@click.option("--limit", type=click.IntRange(1), help="Take this many samples, spread over all of them.")
+@click.option("--batch", type=click.IntRange(1, 4096), default=8, show_default=True, help="Samples at once.")
+@click.option(
+    "--ensemble",
+    type=click.IntRange(1, 100),
+    default=1,
+    show_default=True,
+    help="Predictions per sample, averaged or voted; the paper takes 10 for normal and semseg.",
+)
+@click.option("--temperature", type=click.FloatRange(0), help="Of the prediction, to make an ensemble vary.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Same seed, same result.")
+@click.option("--smpl", type=click.Path(path_type=Path), help="Your SMPL body model as .npz, for poses.")
+@as_json
+@click.pass_obj
+def evaluate_task(
+    settings: Settings, name: str, data: Path, model: str | None, smpl: Path | None, as_json: bool, **run: Any
+) -> None:
+    """Run one of the out-of-the-box tasks of 4M-21 on your copy of its data.
+
+    \b
+    TASK       data set    --data holds
+    normal     DIODE       val/indoors/scene_*/scan_*/*.png and *_normal.npy, val/outdoor/...
+    depth      DIODE       the same with *_depth.npy and *_depth_mask.npy
+    semseg     COCO 2017   val2017/, annotations/panoptic_val2017.json, annotations/panoptic_val2017/
+    instances  COCO 2017   val2017/, annotations/instances_val2017.json
+    knn        ImageNet    train/CLASS/*.JPEG, val/CLASS/*.JPEG
+    poses      3DPW        imageFiles/SEQUENCE/*.jpg, sequenceFiles/test/SEQUENCE.npz; needs --smpl
+    normal, depth and semseg also run on your own pictures: rgb/a.jpg with depth/a.png, semseg/a.png, ...
+
+    \b
+    anyseek eval task depth --data diode --model 4m21-b --limit 20
+    anyseek eval task semseg --data coco --model 4m21-xl --ensemble 10 --json > semseg.json
+
+    Damaged samples are listed and left out. docs/evaluation.md says where the data is, what the metrics are
+    and what the paper reports.
+    """
+    from .model import load_model
+    from .model.tasks import TASKS, RunSettings, evaluate
+
+    run_settings = RunSettings(**run)
+    opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
+    with _progress() as show:
+        report = evaluate(
+            opened,
+            name,
+            data,
+            run_settings,
+            smpl=smpl,
+            progress=lambda done, total, failed: show(
+                {"stage": name, "done": done, "total": total, "failed": failed}
+            ),
+        )
+    if as_json:
+        told = {"task": name, "data": str(data), "model": opened.name, "license": opened.license}
+        click.echo(json.dumps(told | report.as_dict()))
+    else:
+        for failure in report.failures[:MAX_FAILURES]:
+            click.echo(f"{failure.name}: {failure.message}", err=True)
+        title = f"{name} on {report.num_samples:,} samples of {data} by {opened.name}"
+        rows = [
+            {"metric": key, "": value, "paper": "Table 1" if key == TASKS[name].metric else ""}
+            for key, value in report.metrics.items()
+        ]
+        _print_table(rows, title=title)
+        notes = {"seconds": report.seconds, "failed": len(report.failures)} | dict(report.notes)
+        click.echo(", ".join(f"{key} {value}" for key, value in notes.items()))
+
+
 def _part(modality: str, text: str) -> QueryPart:
     """Read one part from the command line: words for a caption, else a file or values written out."""
+    from .model import raw_name
     from .search import QueryPart
 
+    modality = modality if modality == "item" else raw_name(modality)
     if modality == "caption":
         return QueryPart(modality, text)
     if modality == "item":
@@ -360,10 +703,10 @@ def _progress_bar() -> Generator[Callable[[Mapping[str, Any]], None]]:
 
 
 def _index_progress(show: Callable[[Mapping[str, Any]], None]) -> Callable[[IndexProgress], None]:
-    """Adapt the display to the indexer's reports; reading and embedding alternate, so they are one stage."""
+    """Adapt the display to the indexer's reports; reading, embedding and predicting alternate: one stage."""
 
     def tell(progress: IndexProgress) -> None:
-        stage = "index" if progress.stage in ("read", "embed", "store") else progress.stage
+        stage = "index" if progress.stage in ("read", "embed", "predict", "store") else progress.stage
         handled = progress.done + progress.failed + progress.skipped + progress.pending
         total = progress.total if stage != "scan" else None
         show(asdict(progress) | {"stage": stage, "done": handled, "total": total})
@@ -397,6 +740,11 @@ def _print_report(report: IndexReport, errors: Sequence[Mapping[str, str]], show
     told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count) or "nothing to index"
     passed_over = ", ".join(f"{count:,} {reason}" for reason, count in report.ignored.items())
     click.echo(f"{report.collection}: {told}" + (f"; passed over: {passed_over}" if passed_over else ""))
+    if report.without_teacher:
+        click.echo(
+            f"{report.without_teacher:,} items hold a predicted vector among the teachers': they have "
+            "neither RGB nor a vector of their own, or no teacher of that space was named."
+        )
     if report.state == "stopped":
         click.echo("Stopped; run the same command again to go on.", err=True)
 

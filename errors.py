@@ -24,9 +24,13 @@ class AnyseekError(Exception):
     Args:
         message: one or two sentences: what was wrong, where, what to do.
         code: stable dotted identifier; the class's own where the caller gives none.
+
+    Attributes:
+        part: which part of a query it is about, counted from 0; None where it is about no one part.
     """
 
     code = "error"
+    part: int | None = None
 
     def __init__(self, message: str, *, code: str | None = None) -> None:
         super().__init__(message)

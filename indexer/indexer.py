@@ -10,13 +10,14 @@ from .attributes import AttributeTypes
 from .jobs import JobRun, JobSettings
 from .naming import check_id
 from .pipeline import JOINT, BatchEmbedder, Shard, check_views
+from .predicted import AttributePredictor, check_predictable
 from .progress import IndexProgress, IndexReport, Meter
 from .reading import ADDED, ItemReader, NewItem
 from .sources import Source
 from .writing import writing
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..model import Model, TeacherEmbedder
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ class Indexer:
         model: reads and embeds.
         views: views of collections that get created: `joint`, or modalities alone; by default `joint`. An
             existing collection keeps its own, and must have these where they are given.
+        gallery: gives vectors in place of the model's prediction; part of a collection's identity.
+        predict: modalities whose predictions become attributes (`predicted.brightness`, ...), by any words.
         batch_size: inputs that the model sees at once.
         items_per_segment: items of one commit; interrupted work is repeated from the last one.
         num_workers: threads that read files ahead of the model.
 
     Raises:
-        InputError: a view that the model cannot fill, or a number below 1.
+        InputError: a view that the model cannot fill, attributes that it cannot predict, or a number below 1.
     """
 
     def __init__(
@@ -58,6 +61,8 @@ class Indexer:
         model: "Model",
         *,
         views: Sequence[str] | None = None,
+        gallery: "TeacherEmbedder | None" = None,
+        predict: Sequence[str] = (),
         batch_size: int = 32,
         items_per_segment: int = 1024,
         num_workers: int = 2,
@@ -73,6 +78,8 @@ class Indexer:
         self.store = store
         self.model = model
         self._views = None if views is None else check_views(views, model.inputs)
+        self._gallery = gallery
+        self._predict = check_predictable(model, predict)
         self._numbers = numbers
 
     def index(
@@ -101,17 +108,19 @@ class Indexer:
 
         Raises:
             InputError: the source cannot be scanned; or holds nothing while `prune` is set.
-            ConflictError: the collection was made by another model or with other views.
+            ConflictError: the collection was made by another model, with other views or gallery.
             WriterBusyError: another process is writing.
             ModelError: the model fails on everything.
             StorageError: nothing can be written, for example to a full disk; what was committed stays.
         """
-        settings = JobSettings(publish=publish, prune=prune, **self._numbers)
+        settings = JobSettings(publish=publish, prune=prune, predict=self._predict, **self._numbers)
         meter = Meter(progress)
         with writing(self.store) as writer:
             target = self._collection(writer, collection, self._views)
             stop = should_stop or (lambda: False)
-            return JobRun(self.store, writer, self.model, target, source, settings, meter, stop).run()
+            return JobRun(
+                self.store, writer, self.model, target, source, settings, meter, stop, self._gallery
+            ).run()
 
     def create(self, collection: str, views: Sequence[str] | None = None) -> Collection:
         """Create an empty collection; one that is there with the same model and views is left as it is.
@@ -122,7 +131,7 @@ class Indexer:
 
         Raises:
             InputError: a view that the model cannot fill, or a name that cannot be one.
-            ConflictError: the collection was made by another model or with other views.
+            ConflictError: the collection was made by another model, with other views or gallery.
             WriterBusyError: another process is writing.
         """
         chosen = self._views if views is None else check_views(views, self.model.inputs)
@@ -144,7 +153,7 @@ class Indexer:
         ids = [check_id(item.id) for item in items]
         if len(set(ids)) < len(ids):
             raise InputError("The same item id is given twice.", code="item.id")
-        reader = ItemReader(self.model, self.store.assets, ADDED)
+        reader = ItemReader(self.model, self.store.assets, ADDED, self._predict)
         with writing(self.store) as writer:
             target = self._collection(writer, collection, self._views)
             for other in self.store.catalog.items(collection, ids):
@@ -152,8 +161,11 @@ class Indexer:
                     message = f"Item {other.id!r} comes from {other.source}; use another id or remove it."
                     raise ConflictError(message, code="item.taken")
             shard = Shard(self.model, AttributeTypes(target.attributes))
-            embedder = BatchEmbedder(self.model, target.views, self._numbers["batch_size"])
-            shard.add([reader.read_new(item) for item in items], embedder)
+            batch_size = self._numbers["batch_size"]
+            embedder = BatchEmbedder(self.model, target.views, batch_size, self._gallery)
+            added = shard.add([reader.read_new(item) for item in items], embedder)
+            if self._predict:
+                shard.predict(added, AttributePredictor(self.model, self._predict, batch_size))
             writer.commit(collection, items=shard.items, rows=shard.rows())
         done = {item.id for item in shard.items}
         failed = tuple(id_ for id_ in ids if id_ not in done)
@@ -181,5 +193,10 @@ class Indexer:
             for space in self.model.spaces.values()
         ]
         return writer.create_collection(
-            name, model=self.model.name, fingerprint=self.model.fingerprint, spaces=spaces, views=views
+            name,
+            model=self.model.name,
+            fingerprint=self.model.fingerprint,
+            spaces=spaces,
+            views=views,
+            gallery=self._gallery.name if self._gallery else "predicted",
         )

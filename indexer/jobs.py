@@ -18,13 +18,14 @@ from ..storage import JSON, Collection, Job, Store, Writer
 from .attributes import AttributeTypes
 from .naming import printable
 from .pipeline import BatchEmbedder, Shard, read_ahead
+from .predicted import AttributePredictor
 from .progress import IndexReport, JobErrors, Meter
-from .reading import ItemReader, ReadItem, job_error, owner_of
+from .reading import ItemReader, ReadItem, job_error, mark_of, owner_of
 from .scan import Scan
 from .sources import Source, SourceItem
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..model import Model, TeacherEmbedder
 
 _PAGE = 1000
 
@@ -39,6 +40,7 @@ class JobSettings:
         num_workers: threads that read files.
         publish: build a generation at the end.
         prune: remove items of this source whose files are gone.
+        predict: modalities to predict as attributes, from `check_predictable`.
     """
 
     batch_size: int = 32
@@ -46,6 +48,7 @@ class JobSettings:
     num_workers: int = 2
     publish: bool = True
     prune: bool = False
+    predict: tuple[str, ...] = ()
 
 
 class JobRun:
@@ -60,6 +63,7 @@ class JobRun:
         settings: how.
         meter: counts, and tells the caller.
         should_stop: asked after every shard.
+        gallery: embeds in place of the model.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class JobRun:
         settings: JobSettings,
         meter: Meter,
         should_stop: Callable[[], bool],
+        gallery: "TeacherEmbedder | None" = None,
     ) -> None:
         self._store = store
         self._writer = writer
@@ -81,7 +86,9 @@ class JobRun:
         self._settings = settings
         self._meter = meter
         self._should_stop = should_stop
+        self._gallery = gallery
         self._owner = owner_of(source.name)
+        self._mark = mark_of(source.name, settings.predict)
         self._known = dict(store.catalog.signatures(collection.name))
 
     def run(self) -> IndexReport:
@@ -111,6 +118,8 @@ class JobRun:
             "source": self._source.name,
             "model": self._model.fingerprint,
             "views": list(self._collection.views),
+            "gallery": self._collection.gallery,
+            "predict": list(self._settings.predict),
             "batch_size": self._settings.batch_size,
             "items_per_segment": self._settings.items_per_segment,
         }
@@ -152,14 +161,19 @@ class JobRun:
         """Index shard after shard from a position of the scan; False when stopped on request."""
         settings, meter = self._settings, self._meter
         meter.skipped = position
-        reader = ItemReader(self._model, self._store.assets, self._source.name)
-        embedder = BatchEmbedder(self._model, self._collection.views, settings.batch_size)
+        reader = ItemReader(self._model, self._store.assets, self._source.name, settings.predict)
+        embedder = BatchEmbedder(self._model, self._collection.views, settings.batch_size, self._gallery)
+        predictor = (
+            AttributePredictor(self._model, settings.predict, settings.batch_size)
+            if settings.predict
+            else None
+        )
         window = 2 * settings.batch_size + settings.num_workers
         with ThreadPoolExecutor(settings.num_workers, thread_name_prefix="anyseek-read") as pool:
             todo = self._todo(scan, position)
             entries = read_ahead(pool, lambda entry: (entry[0], reader.read(entry[1])), todo, window)
             try:
-                while self._work_shard(job, entries, embedder):
+                while self._work_shard(job, entries, embedder, predictor):
                     if self._should_stop():
                         return False
             finally:
@@ -170,7 +184,7 @@ class JobRun:
         """Yield the items that are new or changed, each with the position after it."""
         for end, item in enumerate(scan.items_from(position), start=position + 1):
             known = self._known.get(item.id)
-            if known is not None and known == f"{self._owner}.{item.signature}":
+            if known is not None and known == f"{self._mark}.{item.signature}":
                 self._meter.skipped += 1
                 if self._meter.skipped % _PAGE == 0:
                     self._meter.tell()
@@ -191,7 +205,13 @@ class JobRun:
         path = next((printable(path) for path in item.files.values()), item.id)
         return SourceItem(item.id, {}, None, "", (job_error(path, "", error),))
 
-    def _work_shard(self, job: Job, entries: Iterator[tuple[int, ReadItem]], embedder: BatchEmbedder) -> bool:
+    def _work_shard(
+        self,
+        job: Job,
+        entries: Iterator[tuple[int, ReadItem]],
+        embedder: BatchEmbedder,
+        predictor: AttributePredictor | None,
+    ) -> bool:
         """Read, embed and commit the next shard; False when nothing is left."""
         meter, left, end = self._meter, self._settings.items_per_segment, 0
         types = self._store.collection(self._collection.name).attributes
@@ -204,14 +224,17 @@ class JobRun:
             left -= len(batch)
             end = batch[-1][0]
             meter.enter("embed")
-            self._add(shard, [read for _, read in batch], embedder)
+            added = self._add(shard, [read for _, read in batch], embedder)
+            if predictor is not None:
+                meter.enter("predict")
+                shard.predict(added, predictor)
             meter.pending = len(shard.items) + shard.num_failed
             meter.tell()
         if end:
             self._commit(job, shard, end)
         return end > 0
 
-    def _add(self, shard: Shard, reads: list[ReadItem], embedder: BatchEmbedder) -> None:
+    def _add(self, shard: Shard, reads: list[ReadItem], embedder: BatchEmbedder) -> list[ReadItem]:
         """Embed what is new; an item whose same part is still broken is unchanged, and listed again."""
         changed: list[ReadItem] = []
         for read in reads:
@@ -220,7 +243,7 @@ class JobRun:
                 self._meter.skipped += 1
             else:
                 changed.append(read)
-        shard.add(changed, embedder)
+        return shard.add(changed, embedder)
 
     def _commit(self, job: Job, shard: Shard, number: int) -> None:
         meter = self._meter
@@ -235,6 +258,7 @@ class JobRun:
         )
         meter.done += len(shard.items)
         meter.failed += shard.num_failed
+        meter.without_teacher += shard.without_teacher
         meter.pending = 0
         meter.tell()
 
@@ -278,6 +302,7 @@ class JobRun:
             failed=meter.failed,
             skipped=meter.skipped,
             removed=removed,
+            without_teacher=meter.without_teacher,
             ignored=dict(scan.ignored),
             seconds=dict(meter.seconds),
             generation=generation,

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from ..errors import InputError
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_MAPS = (".png", ".npy", ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _ARRAYS = (".npy", ".npz")
+_MAPS = (".png", *_ARRAYS, ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
+_LEGEND = "classes.json"  # of label maps; read with them
 
 #: Which extensions each modality is read from; where two files could fill one place, the earlier one wins.
 SIDE_FILES: Mapping[str, tuple[str, ...]] = {
@@ -24,8 +25,8 @@ SIDE_FILES: Mapping[str, tuple[str, ...]] = {
     "semseg": _MAPS,
     "canny_edge": _MAPS,
     "sam_edge": _MAPS,
-    "human_poses": (".json",),
-    "sam_instance": (".json", ".npy"),
+    "human_poses": (".json", ".npz"),
+    "sam_instance": (".json", ".png", ".npy"),
     "t5_caption": _ARRAYS,
     "clip": _ARRAYS,
     "dinov2": _ARRAYS,
@@ -35,6 +36,8 @@ SIDE_FILES: Mapping[str, tuple[str, ...]] = {
 }
 #: The place of an item's attributes, beside its modalities.
 ATTRIBUTES = "attributes"
+#: Stands for a modality where predicting attributes failed.
+PREDICTED = "predicted"
 
 _MAX_ID_CHARS = 1024
 _EXTENSIONS = {**SIDE_FILES, ATTRIBUTES: (".json",)}
@@ -69,6 +72,8 @@ def place_of(name: str, folder_slot: str | None = None) -> Named | None:
     extension = extension.casefold()
     if folder_slot is not None:
         return _named(stem, folder_slot, extension) if extension in _EXTENSIONS[folder_slot] else None
+    if name.casefold() == _LEGEND or name.casefold().endswith(f".{_LEGEND}"):
+        return None
     base, suffix = os.path.splitext(stem)  # noqa: PTH122
     modality = suffix[1:].casefold()
     if base and modality in SIDE_FILES and extension in SIDE_FILES[modality]:

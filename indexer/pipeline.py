@@ -4,7 +4,7 @@ Reading (files, decoding, tokenizing) runs in threads ahead of the model, which 
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from ..errors import InputError, ModelError
 from ..storage import Item, JobError, Rows
 from .attributes import AttributeTypes
-from .naming import ATTRIBUTES
+from .naming import ATTRIBUTES, PREDICTED
 from .reading import ReadItem, job_error
 
 if TYPE_CHECKING:
-    from ..model import Model
+    from ..model import Model, TeacherEmbedder
+    from .predicted import AttributePredictor
 
 #: The view of everything an item has.
 JOINT = "joint"
@@ -77,6 +78,7 @@ class Embedded:
         vectors: per space (N, D) float32.
         tokens: per space (N, T) token ids.
         failures: why an item has no rows, by position in the batch.
+        without_teacher: items with a predicted vector where the gallery is the teachers'.
     """
 
     owners: list[int]
@@ -84,6 +86,7 @@ class Embedded:
     vectors: Mapping[str, NDArray[np.float32]]
     tokens: Mapping[str, NDArray[np.integer]]
     failures: Mapping[int, Exception]
+    without_teacher: int = 0
 
 
 class BatchEmbedder:
@@ -93,10 +96,19 @@ class BatchEmbedder:
         model: what embeds.
         views: views to fill; an item gets no row in a view whose modality it lacks.
         batch_size: inputs that the model sees at once.
+        gallery: embeds in place of the model.
     """
 
-    def __init__(self, model: "Model", views: Sequence[str], batch_size: int) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: "Model",
+        views: Sequence[str],
+        batch_size: int,
+        gallery: "TeacherEmbedder | None" = None,
+    ) -> None:
+        self._spaces = model.spaces
+        self._embedder = gallery or model.embedder
+        self._gallery = gallery
         self._views = views
         self._batch_size = batch_size
         self._num_failed_in_a_row = 0
@@ -126,19 +138,24 @@ class BatchEmbedder:
         self._watch({i: failures.get(i) for i, _ in request_of})
         places = [place for place in places if place[0] not in failures]
         picked = [request for _, _, request in places]
+        predicted = [request for request in set(picked) if self._is_predicted(requests[request])]
         return Embedded(
             owners=[i for i, _, _ in places],
             views=[view for _, view, _ in places],
             vectors={space: array[picked] for space, array in vectors.items()},
             tokens={space: array[picked] for space, array in tokens.items()},
             failures=failures,
+            without_teacher=len({i for i, _, request in places if request in predicted}),
         )
+
+    def _is_predicted(self, request: Collection[str]) -> bool:
+        return self._gallery is not None and bool(self._gallery.predicted_spaces(request))
 
     def _run(
         self, requests: Sequence[Mapping[str, NDArray[Any]]]
     ) -> tuple[dict[str, NDArray[np.float32]], dict[str, NDArray[np.integer]], dict[int, Exception]]:
         """Embed requests into arrays with one row for each; rows of failed requests mean nothing."""
-        spaces = self._model.spaces
+        spaces = self._spaces
         vectors = {name: np.zeros((len(requests), space.dim), np.float32) for name, space in spaces.items()}
         tokens: dict[str, NDArray[np.integer]] = {
             name: np.zeros((len(requests), space.num_tokens), np.uint16) for name, space in spaces.items()
@@ -149,7 +166,7 @@ class BatchEmbedder:
         while spans:
             start, stop = spans.pop()
             try:
-                found = self._model.embedder.embed(requests[start:stop])
+                found = self._embedder.embed(requests[start:stop])
             except Exception as error:  # out of memory, a kernel that dislikes one input: narrow it down
                 if stop - start == 1:
                     failed[start] = error.with_traceback(None)  # its frames would keep the batch in memory
@@ -188,21 +205,23 @@ class Shard:
         items: what the catalog keeps of those that have rows.
         errors: files and values that could not be used.
         num_failed: items without any row.
+        without_teacher: items with a predicted vector where the gallery is the teachers'.
     """
 
     def __init__(self, model: "Model", types: AttributeTypes) -> None:
         self.items: list[Item] = []
         self.errors: list[JobError] = []
-        self.num_failed = 0
+        self.num_failed = self.without_teacher = 0
         self._spaces = model.spaces
         self._types = types
         self._item_ids: list[str] = []
         self._batches: list[Embedded] = []
 
-    def add(self, reads: Sequence[ReadItem], embedder: BatchEmbedder) -> None:
-        """Embed a batch and take it in; an item without inputs adds its errors only."""
+    def add(self, reads: Sequence[ReadItem], embedder: BatchEmbedder) -> list[ReadItem]:
+        """Embed a batch and take it in; gives what has rows now. An item without adds its errors only."""
         embedded = embedder.embed([read.inputs for read in reads])
         with_rows = set(embedded.owners)
+        self.without_teacher += embedded.without_teacher
         for i, read in enumerate(reads):
             self.errors += read.errors
             if i in with_rows:
@@ -216,6 +235,24 @@ class Shard:
                 self.errors.append(job_error(_path_of(read.item), "", error))
         self._item_ids += [reads[i].item.id for i in embedded.owners]
         self._batches.append(embedded)
+        return [read for i, read in enumerate(reads) if i in with_rows]
+
+    def predict(self, reads: Sequence[ReadItem], predictor: "AttributePredictor") -> None:
+        """Predict attributes of the items that were added last; what they have of the same name stays."""
+        found = predictor.predict([read.inputs for read in reads])
+        first = len(self.items) - len(reads)
+        for i, of_item in enumerate(found, start=first):
+            item = self.items[i]
+            new = {key: value for key, value in of_item.attributes.items() if key not in item.attributes}
+            kept, refused = self._types.admit(new)
+            errors = [] if of_item.error is None else [of_item.error]
+            if refused:
+                errors.append(InputError(" ".join(refused.values()), code="attributes.type"))
+            if errors:
+                # Not the signature of a whole item, so that the next run tries again.
+                item = replace(item, signature=f"{item.signature}!{PREDICTED}")
+            self.errors += [job_error(_path_of(item), PREDICTED, error) for error in errors]
+            self.items[i] = replace(item, attributes={**kept, **item.attributes})
 
     def rows(self) -> Rows:
         """All rows gathered so far."""

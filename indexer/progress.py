@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 from ..storage import Catalog, JobError
 
-Stage = Literal["scan", "read", "embed", "store", "publish"]
-STAGES: tuple[Stage, ...] = ("scan", "read", "embed", "store", "publish")
+Stage = Literal["scan", "read", "embed", "predict", "store", "publish"]
+STAGES: tuple[Stage, ...] = ("scan", "read", "embed", "predict", "store", "publish")
 
 _PAGE = 1000
 
@@ -19,7 +19,7 @@ class IndexProgress:
 
     Attributes:
         job_id: the job.
-        stage: what is going on; `read` and `embed` alternate.
+        stage: what is going on; `read`, `embed` and `predict` (attributes, where asked) alternate.
         total: items in the source; while it is scanned, those found so far.
         done: committed: found by every search from now on, whatever happens to this process.
         failed: none of its modalities could be used; the reasons are listed by the job.
@@ -70,6 +70,7 @@ class IndexReport:
         failed: items that this run could not index.
         skipped: items unchanged since an earlier run, or handled before this job was interrupted.
         removed: items removed because their files are gone.
+        without_teacher: in a gallery of teachers, items indexed by this run of which a vector was predicted.
         ignored: files of the source passed over, by reason (`.heic`, `linked folders`, ...).
         seconds: wall-clock time by stage; `read` is the time that the model waited for files.
         generation: the generation published at the end, if any.
@@ -84,6 +85,7 @@ class IndexReport:
     failed: int
     skipped: int
     removed: int
+    without_teacher: int
     ignored: Mapping[str, int]
     seconds: Mapping[str, float]
     generation: str | None
@@ -105,7 +107,7 @@ class Meter:
     def __init__(self, callback: Callable[[IndexProgress], None] | None) -> None:
         self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
         self.job_id = ""
-        self.total = self.done = self.failed = self.skipped = self.pending = 0
+        self.total = self.done = self.failed = self.skipped = self.pending = self.without_teacher = 0
         self._callback = callback
         self._stage: Stage = "scan"
         self._since = time.perf_counter()

@@ -2,7 +2,7 @@
 
 import json
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -104,13 +104,14 @@ class ItemReader:
         model: says which modalities are read; others are kept as assets unread.
         assets: where content goes that cannot stay where it is.
         source: the source's name, recorded with each item.
+        predict: what is predicted of its items, part of their signatures.
     """
 
-    def __init__(self, model: "Model", assets: AssetFiles, source: str) -> None:
+    def __init__(self, model: "Model", assets: AssetFiles, source: str, predict: Sequence[str] = ()) -> None:
         self._model = model
         self._assets = assets
         self._source = source
-        self._owner = owner_of(source)
+        self._mark = mark_of(source, predict)
 
     def read(self, found: SourceItem) -> ReadItem:
         """Read all files of an item. What fails is left out and listed in `errors`."""
@@ -186,7 +187,7 @@ class ItemReader:
             id=draft.id,
             assets=draft.assets,
             attributes=item_facts(draft.id, has) | draft.facts | draft.own,
-            signature="!".join([f"{self._owner}.{draft.signature}", *failed]),
+            signature="!".join([f"{self._mark}.{draft.signature}", *failed]),
             source=self._source,
         )
         return ReadItem(item, draft.inputs, tuple(draft.errors), frozenset(draft.own))
@@ -195,6 +196,11 @@ class ItemReader:
 def owner_of(source: str) -> str:
     """What stands before the dot in the signature of every item of a source: who may replace it."""
     return sha256(source.encode()).hexdigest()[:8]
+
+
+def mark_of(source: str, predict: Sequence[str]) -> str:
+    """What signatures of a source's items begin with: their owner, and what was predicted of them."""
+    return ".".join([owner_of(source), *(["+".join(predict)] if predict else [])])
 
 
 def job_error(path: str, modality: str, error: Exception) -> JobError:

@@ -7,37 +7,115 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .checkpoint import load_tokenizer, open_checkpoint
+    from .classes import COCO_CLASSES, class_colors
+    from .drafts import Draft
     from .embedder import Embedder, Embeddings, Space
+    from .files import encode_value, write_value
+    from .generate import Generator
+    from .guidance import Part
     from .images import ImageLimits, decode_image
-    from .modalities import MODALITIES, Modality
-    from .registry import MODELS, Model, ModelSource, load_model
+    from .inputs import Content, InputReader
+    from .modalities import ALIASES, MODALITIES, RAW_NAMES, Modality, raw_name
+    from .parts import ModelParts
+    from .pictures import draw_overview, draw_value
+    from .plans import TargetPlan, default_plans
+    from .predictor import Kept, ModalityPredictor
+    from .readers.same_view import check_same_view
+    from .registry import Model, load_model
+    from .showing import shown_value
+    from .sources import MODELS, ModelSource
+    from .teachers import Teacher, TeacherEmbedder, load_teacher, open_gallery
+    from .values import INSTANCE, PERSON, Predicted, Value
 
 __all__ = [
+    "ALIASES",
+    "COCO_CLASSES",
+    "INSTANCE",
     "MODALITIES",
     "MODELS",
+    "PERSON",
+    "RAW_NAMES",
+    "Content",
+    "Draft",
     "Embedder",
     "Embeddings",
+    "Generator",
     "ImageLimits",
+    "InputReader",
+    "Kept",
     "Modality",
+    "ModalityPredictor",
     "Model",
+    "ModelParts",
     "ModelSource",
+    "Part",
+    "Predicted",
     "Space",
+    "TargetPlan",
+    "Teacher",
+    "TeacherEmbedder",
+    "Value",
+    "check_same_view",
+    "class_colors",
     "decode_image",
+    "default_plans",
+    "draw_overview",
+    "draw_value",
+    "encode_value",
     "load_model",
+    "load_teacher",
+    "load_tokenizer",
+    "open_checkpoint",
+    "open_gallery",
+    "raw_name",
+    "shown_value",
+    "write_value",
 ]
 
 _MODULES = {
+    "ALIASES": "modalities",
+    "COCO_CLASSES": "classes",
+    "INSTANCE": "values",
     "MODALITIES": "modalities",
-    "MODELS": "registry",
+    "MODELS": "sources",
+    "PERSON": "values",
+    "RAW_NAMES": "modalities",
+    "Content": "inputs",
+    "Draft": "drafts",
     "Embedder": "embedder",
     "Embeddings": "embedder",
+    "Generator": "generate",
     "ImageLimits": "images",
+    "InputReader": "inputs",
+    "Kept": "predictor",
     "Modality": "modalities",
+    "ModalityPredictor": "predictor",
     "Model": "registry",
-    "ModelSource": "registry",
+    "ModelParts": "parts",
+    "ModelSource": "sources",
+    "Part": "guidance",
+    "Predicted": "values",
     "Space": "embedder",
+    "TargetPlan": "plans",
+    "Teacher": "teachers",
+    "TeacherEmbedder": "teachers",
+    "Value": "values",
+    "check_same_view": "readers.same_view",
+    "class_colors": "classes",
     "decode_image": "images",
+    "default_plans": "plans",
+    "draw_overview": "pictures",
+    "draw_value": "pictures",
+    "encode_value": "files",
     "load_model": "registry",
+    "load_teacher": "teachers",
+    "load_tokenizer": "checkpoint",
+    "open_checkpoint": "checkpoint",
+    "open_gallery": "teachers",
+    "raw_name": "modalities",
+    "shown_value": "showing",
+    "write_value": "files",
 }
 
 

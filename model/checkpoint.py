@@ -20,7 +20,7 @@ from ..errors import CheckpointError, ModelError
 from .fourm import FourM
 from .parsing import literal_values
 from .presets import FourMConfig
-from .tensor_file import TensorFile, TensorInfo
+from .tensor_file import SCALE, TensorFile, TensorInfo, in_8_bits
 from .tokenizers.build import ImageTokenizer, build_tokenizer, parse_tokenizer_config
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
@@ -66,19 +66,33 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
     Raises:
         CheckpointError: nothing there, a pickle, a damaged file, or no configuration.
     """
-    path = Path(source)
-    if path.is_dir():
-        path = _weights_in(path)
-    elif not path.exists():
-        path = _download(str(source), WEIGHTS_NAME)
-    if path.suffix in _PICKLES:
-        raise CheckpointError(f"{path} may be a pickle, which can run code: it is not opened. {_CONVERT}")
+    path = find_weights(source)
     file = TensorFile(path)
     values = literal_values(file.metadata, json_keys=_JSON_KEYS)
     values.pop("format", None)
     if not values:
         values = _read_config(_config_beside(path, str(source)))
     return Checkpoint(file, values)
+
+
+def find_weights(source: str | Path, file_name: str = WEIGHTS_NAME) -> Path:
+    """Find a safetensors file on this machine, or download it into the hub's cache.
+
+    Args:
+        source: a file, a folder with one, or a hub id (owner/name).
+        file_name: which file of a hub repository; in a folder, the one taken where there are several.
+
+    Raises:
+        CheckpointError: nothing there, a pickle, or several files.
+    """
+    path = Path(source)
+    if path.is_dir():
+        path = _weights_in(path, file_name)
+    elif not path.exists():
+        path = _download(str(source), file_name)
+    if path.suffix in _PICKLES:
+        raise CheckpointError(f"{path} may be a pickle, which can run code: it is not opened. {_CONVERT}")
+    return path
 
 
 _CONVERT = "Give a .safetensors file instead."
@@ -156,7 +170,8 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
     Args:
         model: built without leaving parts out.
         path: a `.safetensors` file; it appears under that name only when complete.
-        dtype: floating type to store, float16 to halve the file; None keeps the model's.
+        dtype: floating type to store, float16 to halve the file; None keeps the model's. With int8, tables
+            and matrices are stored in 8 bits with a scale per row (`tensor_file.py`), the rest in float16.
 
     Raises:
         ModelError: the model lacks parts of its configuration.
@@ -167,11 +182,9 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
     missing = sorted(set(whole.state_dict()) - set(state))
     if missing:
         raise ModelError(f"Only a whole model can be saved; this one was opened without {missing[0]!r}.")
-    # Tied tensors are written under both names, and safetensors refuses shared memory: each is a copy.
-    copies = {
-        name: tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None, copy=True).contiguous()
-        for name, tensor in state.items()
-    }
+    copies: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        copies |= _stored(name, tensor.detach(), dtype)
     metadata = {key: _metadata_text(key, value) for key, value in model.config.values().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -179,6 +192,18 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype | None) -> dict[str, Tensor]:
+    """What stands for one tensor in the file.
+
+    Tied tensors are written under both names, and safetensors refuses shared memory: each is a copy.
+    """
+    if dtype == torch.int8 and tensor.is_floating_point() and tensor.ndim >= 2 and tensor.shape[-1] >= 16:
+        rows, scale = in_8_bits(tensor.cpu())
+        return {name: rows.contiguous(), name + SCALE: scale}
+    kind = torch.float16 if dtype == torch.int8 else dtype
+    return {name: tensor.to("cpu", kind if tensor.is_floating_point() else None, copy=True).contiguous()}
 
 
 def _metadata_text(key: str, value: object) -> str:
@@ -260,9 +285,9 @@ def _read(file: TensorFile, name: str, device: torch.device, dtype: torch.dtype)
     return tensor.to(device, dtype if tensor.is_floating_point() else None)
 
 
-def _weights_in(folder: Path) -> Path:
-    if (folder / WEIGHTS_NAME).exists():
-        return folder / WEIGHTS_NAME
+def _weights_in(folder: Path, file_name: str) -> Path:
+    if (folder / file_name).exists():
+        return folder / file_name
     found = sorted(folder.glob("*.safetensors"))
     if len(found) == 1:
         return found[0]

@@ -15,7 +15,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError, ModelError
+from .blending import Blend, Nothing, blend
+from .encoding import ValueEncoder
 from .inputs import Content, InputReader
+from .item_checks import check_input
 from .modalities import Modality
 from .prediction import Predictor
 from .tokenizers.build import ImageTokenizer
@@ -66,22 +69,31 @@ class Embedder:
     """Reads values and embeds items. Safe to use from many threads.
 
     Args:
-        predictor: gives token logits by checkpoint name.
+        predictor: gives token logits by checkpoint name; None where there are no spaces.
         reader: reads values of the input modalities.
+        encoder: turns values into what the predictor takes.
         inputs: by the user's name, the modalities an item may have.
         tokenizers: by the user's name of a space, its row of the modality table and what decodes its tokens.
+        nothing: what stands for parts that are taken away.
+        num_classes: labels of segmentations, without the one for nothing.
     """
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictor: Predictor | None,
         reader: InputReader,
+        encoder: ValueEncoder,
         inputs: Mapping[str, Modality],
         tokenizers: Mapping[str, tuple[Modality, ImageTokenizer]],
+        nothing: Nothing,
+        num_classes: int,
     ) -> None:
         self._predictor = predictor
         self._reader = reader
+        self._encoder = encoder
         self._inputs = dict(inputs)
+        self._nothing = nothing
+        self._num_classes = num_classes
         self._decoders = {
             name: SpaceDecoder(name, modality, tokenizer)
             for name, (modality, tokenizer) in tokenizers.items()
@@ -93,7 +105,7 @@ class Embedder:
         return {name: decoder.space for name, decoder in self._decoders.items()}
 
     def read(self, modality: str, content: Content) -> np.ndarray:
-        """Turn one value from outside into model input; see `InputReader.read`."""
+        """Turn one value from outside into what `embed` takes; see `InputReader.read`."""
         return self._reader.read(modality, content)
 
     def embed(
@@ -108,7 +120,7 @@ class Embedder:
 
         A vector does not depend on what else is in the batch, up to rounding: its cosine to the vector of
         the item alone is 0.99999 or more in float32, 0.999 or more in bfloat16. The same call gives the
-        same result.
+        same result. Tokenizers are read when an item first needs them.
 
         Args:
             items: by the user's name of the modality, what `read` gave; at least one modality each.
@@ -123,37 +135,78 @@ class Embedder:
 
         Raises:
             InputError: an item with nothing in it, or an array that `read` would not give.
-            ModelError: a modality that this model does not take, or an unknown decoding.
+            ModelError: a modality that this model does not take, a tokenizer that does not fit it, or an
+                unknown decoding.
+            CheckpointError: a tokenizer that cannot be had.
         """
         if decoding not in get_args(Decoding):
             raise ModelError(f"Unknown decoding {decoding!r}; known are {', '.join(get_args(Decoding))}.")
-        named = [self._check(i, item) for i, item in enumerate(items)]
+        return self._embed(self._encode(items, "Item {}"), None, decoding, log_probs, seed)
+
+    def embed_guided(
+        self, queries: Sequence[Sequence[tuple[float, Mapping[str, np.ndarray]]]], *, log_probs: bool = False
+    ) -> dict[str, Embeddings]:
+        """Embed queries of weighted parts, which act on token logits: l = l_0 + sum_i w_i (l_i - l_0).
+
+        l_i is predicted from part i alone, l_0 from none of them (`blending.py`); negative weights push away
+        before there is a vector. A query with one part of weight 1 gets what `embed` gives. All passes of all
+        queries run as one batch: one for each part, and one from nothing for those queries whose weights do
+        not add up to 1, shared between queries of the same texts.
+
+        Args:
+            queries: of each the weights and items, which are as for `embed`; weight 0 leaves a part out.
+            log_probs: give the token distributions too.
+
+        Returns:
+            By name of the space, an embedding for each query, softly decoded.
+
+        Raises:
+            QueryError: a weight that is not a finite number.
+            InputError, ModelError, CheckpointError: as `embed`; also a query without parts, and a model
+                without texts where a pass from nothing is needed.
+        """
+        items = [item for parts in queries for _, item in parts]
+        encoded = iter(self._encode(items, "Part {}"))
+        blended = blend(
+            [[(weight, next(encoded)) for weight, _ in parts] for parts in queries], self._nothing
+        )
+        return self._embed(blended.items, blended, "soft", log_probs, 0)
+
+    def _embed(
+        self,
+        items: Sequence[Mapping[str, np.ndarray]],
+        blended: Blend | None,
+        decoding: Decoding,
+        log_probs: bool,
+        seed: int,
+    ) -> dict[str, Embeddings]:
+        if self._predictor is None:
+            raise ModelError("This model was opened without embedding spaces; open it with some to embed.")
         with torch.inference_mode():
-            if not named:
+            if not items:
                 return {name: decoder.nothing(log_probs) for name, decoder in self._decoders.items()}
-            logits = self._predictor(named)
+            logits = self._predictor(items)
+            if blended is not None:
+                logits = {target: blended.logits(of_passes) for target, of_passes in logits.items()}
             return {
                 name: decoder(logits[decoder.target], decoding, log_probs, seed)
                 for name, decoder in self._decoders.items()
             }
 
-    def _check(self, index: int, item: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Rename to checkpoint names, in the table's order whatever the item's, and check the arrays."""
-        unknown = [name for name in item if name not in self._inputs]
-        if unknown:
-            known = ", ".join(self._inputs)
-            raise ModelError(
-                f"Item {index} has {unknown[0]!r}, which this model does not take; it takes {known}."
-            )
+    def _encode(self, items: Sequence[Mapping[str, np.ndarray]], where: str) -> list[dict[str, np.ndarray]]:
+        """Check items, then make of them what the predictor takes."""
+        for i, item in enumerate(items):
+            self._check(where.format(i), item)
+        return self._encoder.encode(items)
+
+    def _check(self, where: str, item: Mapping[str, np.ndarray]) -> None:
         if not item:
-            raise InputError(
-                f"Item {index} has nothing to embed; give at least one modality.", code="input.empty"
-            )
-        return {
-            row.name: _checked(item[name], row, f"Item {index}, {name}")
-            for name, row in self._inputs.items()
-            if name in item
-        }
+            raise InputError(f"{where} has nothing to embed; give at least one modality.", code="input.empty")
+        for name, value in item.items():
+            if name not in self._inputs:
+                known = ", ".join(self._inputs)
+                raise ModelError(f"{where} has {name!r}, which this model does not take; it takes {known}.")
+            check_input(value, self._inputs[name], f"{where}, {name}", self._num_classes)
 
 
 class SpaceDecoder:
@@ -162,7 +215,7 @@ class SpaceDecoder:
     Args:
         name: of the space.
         modality: its row of the modality table.
-        tokenizer: with at least its decoder.
+        tokenizer: its own, with at least the decoder.
     """
 
     def __init__(self, name: str, modality: Modality, tokenizer: ImageTokenizer) -> None:
@@ -170,11 +223,6 @@ class SpaceDecoder:
         self._tokenizer = tokenizer
         self._dtype = next(tokenizer.parameters()).dtype
         codebook = tokenizer.codebook()  # (heads, codes, width)
-        if codebook.shape[:2] != (modality.max_tokens, modality.vocab_size):
-            raise ModelError(
-                f"The tokenizer of {name} has {codebook.shape[0]} codebooks of {codebook.shape[1]}, the "
-                f"model predicts {modality.max_tokens} tokens of {modality.vocab_size}: take its own."
-            )
         self._codebook = codebook.detach().float()
         self._random_stream = modality.id
         self.space = Space(name, tokenizer.config.n_channels, *codebook.shape[:2])
@@ -215,21 +263,3 @@ class SpaceDecoder:
         threshold = torch.from_numpy(uniform).to(running) * running[..., -1]
         choice = (running <= threshold[..., None]).sum(-1, keepdim=True)
         return order.gather(-1, choice.clamp(max=order.shape[-1] - 1))[..., 0]
-
-
-def _checked(value: np.ndarray, row: Modality, where: str) -> np.ndarray:
-    if row.kind == "pix":
-        if value.shape != (row.image_size, row.image_size, 3) or value.dtype != np.uint8:
-            raise InputError(
-                f"{where}: expected pixels uint8 ({row.image_size}, {row.image_size}, 3) from read(), "
-                f"got {value.dtype} {value.shape}."
-            )
-        return value
-    assert row.vocab_size is not None
-    if value.ndim != 1 or value.dtype.kind not in "iu" or not 0 < len(value) <= row.max_tokens:
-        raise InputError(
-            f"{where}: expected 1 to {row.max_tokens} token ids from read(), got {value.dtype} {value.shape}."
-        )
-    if value.min() < 0 or value.max() >= row.vocab_size:
-        raise InputError(f"{where}: token ids must lie in 0..{row.vocab_size - 1}; take them from read().")
-    return value

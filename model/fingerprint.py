@@ -27,11 +27,12 @@ def checkpoint_digest(file: TensorFile, config: Mapping[str, object]) -> str:
         with file.path.open("rb") as data:
             for name, info in sorted(file.tensors.items()):
                 digest.update(f"{name} {info.dtype} {info.shape}".encode())
-                for start in (info.start, max(info.start, info.end - SAMPLE_BYTES)):
-                    data.seek(start)
-                    sample = data.read(min(SAMPLE_BYTES, info.end - start))
-                    digest.update(sample)
-                    file.bytes_read += len(sample)
+                for part in filter(None, (info, info.scale)):
+                    for start in (part.start, max(part.start, part.end - SAMPLE_BYTES)):
+                        data.seek(start)
+                        sample = data.read(min(SAMPLE_BYTES, part.end - start))
+                        digest.update(sample)
+                        file.bytes_read += len(sample)
     except OSError as error:
         raise CheckpointError(f"Cannot read {file.path}: {error.strerror or error}.") from error
     return digest.hexdigest()

@@ -70,7 +70,7 @@ class Generator:
             ModelError: a modality that the model was not opened with.
             InputError: values of another shape or type than their modality's.
         """
-        chooser = SeededChooser(_seeds(seed, len(conditions)))
+        chooser = SeededChooser(read_seeds(seed, len(conditions)))
         return self.generate_with(chooser, conditions, targets, drafts=drafts, progress=progress)
 
     @torch.inference_mode()
@@ -202,7 +202,8 @@ class Generator:
             raise ModelError(f"{name!r} {why}, but this model does not take it. It was opened with {known}.")
 
 
-def _seeds(seed: int | Sequence[int], num_items: int) -> list[int]:
+def read_seeds(seed: int | Sequence[int], num_items: int) -> list[int]:
+    """One seed per item, of one for all or one each. Raises QueryError for what is no seed."""
     seeds = [seed] * num_items if isinstance(seed, int) else list(seed)
     if len(seeds) != num_items:
         raise QueryError(f"{len(seeds)} seeds for {num_items} items: give one for all, or one each.")

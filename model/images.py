@@ -9,6 +9,7 @@ import io
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 from PIL import (
@@ -26,7 +27,7 @@ from ..errors import InputError, LimitError
 
 FORMATS = "JPEG, PNG, WebP, TIFF, BMP and GIF (first frame)"
 
-_OPENERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] = (
+_OPENERS: tuple[tuple[bytes, Callable[[BinaryIO], ImageFile.ImageFile]], ...] = (
     (b"\xff\xd8\xff", JpegImagePlugin.JpegImageFile),
     (b"\x89PNG\r\n\x1a\n", PngImagePlugin.PngImageFile),
     (b"II*\0", TiffImagePlugin.TiffImageFile),
@@ -35,6 +36,7 @@ _OPENERS: tuple[tuple[bytes, Callable[[io.BytesIO], ImageFile.ImageFile]], ...] 
     (b"GIF87a", GifImagePlugin.GifImageFile),
     (b"GIF89a", GifImagePlugin.GifImageFile),
 )
+_WHITE = (255, 255, 255)
 _UPRIGHT = {  # EXIF orientation: what turns the stored picture upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -78,24 +80,63 @@ def decode_image(
         LimitError: more bytes or pixels than `limits` allow.
         InputError: empty, another format, damaged, or without a meaning in 8 bits (floating point).
     """
-    limits = limits or ImageLimits()
-    if not content:
-        raise InputError(f"{name}: the file is empty; give an image ({FORMATS}).", code="input.empty")
-    if len(content) > limits.max_bytes:
-        raise LimitError(
-            f"{name}: {len(content):,} bytes, the limit is {limits.max_bytes:,}; give a smaller file."
-        )
-    opener = _find_opener(content)
+    return _decode(content, name, limits or ImageLimits(), lambda image: to_rgb(image, name=name), min_side)
+
+
+def decode_stored(content: bytes, *, name: str = "image", limits: ImageLimits | None = None) -> Image.Image:
+    """Decode one image file to an upright picture of the numbers it stores, for maps that are no photos.
+
+    Its `mode` says which: palette pictures keep their indices (`P`), 16 bits come as `I;16` (or `I`),
+    floating point as `F`. `info` holds the text chunks of a PNG, `format` is as Pillow's. Only the first
+    frame counts. Thread-safe.
+
+    Raises:
+        LimitError, InputError: as `decode_image`, except that every kind of number is read.
+    """
+    return _decode(content, name, limits or ImageLimits(), _keep)
+
+
+def is_image(content: bytes) -> bool:
+    """Whether a file begins as one of the formats that are read."""
+    return _find_opener(content) is not None
+
+
+def picture_size(file: BinaryIO) -> tuple[int, int] | None:
+    """Upright width and height that a picture's header tells; None where it is no picture that is read."""
+    opener = _find_opener(file.read(16))
     if opener is None:
-        raise InputError(f"{name}: not an image of a known format; {FORMATS} are read.")
+        return None
+    file.seek(0)
     try:
-        return _decode(opener, content, name, limits, min_side)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
-        cut_short = isinstance(error, struct.error | IndexError | EOFError)
-        reason = "it ends too soon" if cut_short else str(error) or type(error).__name__
-        raise InputError(f"{name}: the image is damaged or of a kind that is not read ({reason}).") from error
+        with opener(file) as image:
+            width, height = image.size
+            is_turned = not isinstance(image, TiffImagePlugin.TiffImageFile) and _orientation(image) >= 5
+            return (height, width) if is_turned else (width, height)
+    except Exception:  # damaged: whoever decodes it says how
+        return None
+
+
+def to_rgb(
+    image: Image.Image, *, name: str = "image", background: tuple[int, int, int] = _WHITE
+) -> Image.Image:
+    """Turn a picture of any mode into `RGB`, as `decode_image` does; transparency lies over `background`.
+
+    Raises:
+        InputError: floating point, or integers beyond 16 bits.
+    """
+    if image.mode == "F":
+        raise InputError(f"{name}: floating-point pixels have no fixed range; save it with 8 or 16 bits.")
+    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 0xFFFF:
+            raise InputError(f"{name}: pixels go beyond 16 bits; save it with 8 or 16 bits.")
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        rgb = Image.new("RGB", image.size, background)
+        rgb.paste(rgba, mask=rgba.getchannel("A"))
+        return rgb
+    return image.convert("RGB")
 
 
 def array_image(pixels: np.ndarray, *, name: str = "image") -> Image.Image:
@@ -110,7 +151,7 @@ def array_image(pixels: np.ndarray, *, name: str = "image") -> Image.Image:
         or not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4)))
     ):
         raise InputError(f"{name}: expected pixels uint8 (H, W, 3), got {pixels.dtype} {pixels.shape}.")
-    return _to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name)
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)), name=name)
 
 
 def crop_resize(image: Image.Image, size: int) -> np.ndarray:
@@ -118,26 +159,58 @@ def crop_resize(image: Image.Image, size: int) -> np.ndarray:
 
     The preparation of the published models.
     """
-    width, height = image.size
-    side = min(width, height)
-    left, top = round((width - side) / 2), round((height - side) / 2)
-    if (width, height) != (side, side):
+    if image.width != image.height:
         # Cutting before resizing keeps pixels outside the square out of the filter.
-        image = Image.fromarray(np.asarray(image)[top : top + side, left : left + side])
+        image = Image.fromarray(central_square(np.asarray(image)))
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
-def _find_opener(content: bytes) -> Callable[[io.BytesIO], ImageFile.ImageFile] | None:
+def central_square(pixels: np.ndarray) -> np.ndarray:
+    """The central square of side min(W, H) of `(H, W, ...)`, as a view."""
+    height, width = pixels.shape[:2]
+    side = min(width, height)
+    left, top = round((width - side) / 2), round((height - side) / 2)
+    return pixels[top : top + side, left : left + side]
+
+
+def _find_opener(content: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile] | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile
     return next((opener for magic, opener in _OPENERS if content.startswith(magic)), None)
 
 
 def _decode(
-    opener: Callable[[io.BytesIO], ImageFile.ImageFile],
     content: bytes,
     name: str,
     limits: ImageLimits,
+    convert: Callable[[Image.Image], Image.Image],
+    min_side: int | None = None,
+) -> Image.Image:
+    if not content:
+        raise InputError(f"{name}: the file is empty; give an image ({FORMATS}).", code="input.empty")
+    if len(content) > limits.max_bytes:
+        raise LimitError(
+            f"{name}: {len(content):,} bytes, the limit is {limits.max_bytes:,}; give a smaller file."
+        )
+    opener = _find_opener(content)
+    if opener is None:
+        raise InputError(f"{name}: not an image of a known format; {FORMATS} are read.")
+    try:
+        return _decode_with(opener, content, name, limits, convert, min_side)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
+        cut_short = isinstance(error, struct.error | IndexError | EOFError)
+        reason = "it ends too soon" if cut_short else str(error) or type(error).__name__
+        raise InputError(f"{name}: the image is damaged or of a kind that is not read ({reason}).") from error
+
+
+def _decode_with(
+    opener: Callable[[BinaryIO], ImageFile.ImageFile],
+    content: bytes,
+    name: str,
+    limits: ImageLimits,
+    convert: Callable[[Image.Image], Image.Image],
     min_side: int | None,
 ) -> Image.Image:
     if opener is GifImagePlugin.GifImageFile:
@@ -150,8 +223,18 @@ def _decode(
         upright = (
             None if isinstance(image, TiffImagePlugin.TiffImageFile) else _UPRIGHT.get(_orientation(image))
         )
-        rgb = _to_rgb(image, name)
-    return rgb if upright is None else rgb.transpose(upright)
+        converted = convert(image)
+        if upright is not None:
+            turned = converted.transpose(upright)
+            turned.format = converted.format
+            return turned
+        return converted
+
+
+def _keep(image: Image.Image) -> Image.Image:
+    kept = image.copy()
+    kept.format = image.format
+    return kept
 
 
 def _reduced(size: tuple[int, int], min_side: int) -> tuple[int, int]:
@@ -171,22 +254,6 @@ def _check_pixels(size: tuple[int, int], name: str, limits: ImageLimits) -> None
             f"{name}: {width} x {height} = {width * height:,} pixels, the limit is {limits.max_pixels:,}; "
             "give a smaller picture."
         )
-
-
-def _to_rgb(image: Image.Image, name: str) -> Image.Image:
-    if image.mode == "F":
-        raise InputError(f"{name}: floating-point pixels have no fixed range; save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):  # 16 bits, or 32 that hold 16
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 0xFFFF:
-            raise InputError(f"{name}: pixels go beyond 16 bits; save it with 8 or 16 bits.")
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        rgb = Image.new("RGB", image.size, (255, 255, 255))
-        rgb.paste(rgba, mask=rgba.getchannel("A"))
-        return rgb
-    return image.convert("RGB")
 
 
 def _orientation(image: Image.Image) -> int:

@@ -4,12 +4,11 @@ One text holds the answers for a few points only (4M-21, arXiv 2406.09406), so s
 ones. Answers that cover the same pixels are one instance.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 from ..errors import ModelError, QueryError
@@ -37,7 +36,11 @@ PLAN = TargetPlan(TARGET, "autoregressive", max_tokens=290)
 SAME_INSTANCE = 0.7
 """Intersection over union from which two masks are one instance."""
 
+MASK_SIDE = 64
+"""Side of the square that the mask of a box is stretched to."""
+
 _CODE_GRID = 4
+_INSIDE = 0.5
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,16 @@ class Instance:
     """One instance.
 
     Attributes:
+        point: x, y in pixels of the frame where the model was asked.
         box: x0, y0, x1, y1 in pixels of a 224 x 224 frame.
+        crop: bool (64, 64), the mask inside the box, stretched to a square.
         mask: bool (224, 224).
         votes: how many answers gave it.
     """
 
+    point: tuple[float, float]
     box: tuple[float, ...]
+    crop: np.ndarray
     mask: np.ndarray
     votes: int
 
@@ -69,17 +76,43 @@ def predict_instances(
     """Find the instances of one picture.
 
     Args:
+        generator, conditions, text, points, plan, seed, progress: as for `write_answers`.
+        tokenizer: decodes masks from 4 x 4 codes.
+
+    Returns:
+        Instances, those with most votes first, then the larger ones.
+
+    Raises:
+        QueryError, ModelError, InputError: as `write_answers`.
+    """
+    ids = write_answers(generator, conditions, text, points=points, plan=plan, seed=seed, progress=progress)
+    answers = parse_sequence(TARGET, ids, text).value or []
+    return merge_answers([one for one in answers if isinstance(one, PointInstances)], tokenizer)
+
+
+def write_answers(
+    generator: Generator,
+    conditions: Mapping[str, np.ndarray],
+    text: TextTokenizer,
+    *,
+    points: Sequence[tuple[int, int]] | None = None,
+    plan: TargetPlan = PLAN,
+    seed: int = 0,
+    progress: Callable[[Progress], None] | None = None,
+) -> np.ndarray:
+    """Let the model write what is at points all over one picture.
+
+    Args:
         generator: of a model that has instances as input and target.
         conditions: the picture, as for `Generator.generate`.
         text: the model's text tokenizer.
-        tokenizer: decodes masks from 4 x 4 codes.
         points: where to ask, (x, y) in pixels of the frame; 7 x 7 by default.
         plan: how to write the answers.
         seed: 0 or more.
         progress: called after every step.
 
     Returns:
-        Instances, those with most votes first, then the larger ones.
+        Ids int64 (L,): the texts of all passes, one after the other, as one text.
 
     Raises:
         QueryError: a point outside the frame.
@@ -99,15 +132,14 @@ def predict_instances(
         drafts=drafts,
         progress=progress,
     )
-    answers = [parse_sequence(TARGET, result[TARGET], text).value or [] for result in written]
-    codes = [
-        code
-        for points in answers
-        for point in points
-        if isinstance(point, PointInstances)
-        for code in point.instances
-    ]
-    return merge(codes, decode_masks(codes, tokenizer))
+    texts = [result[TARGET] for result in written]
+    ends = [np.flatnonzero(ids == text.eos_id) for ids in texts]  # what follows is never read
+    return np.concatenate(
+        [
+            np.zeros(0, np.int64),
+            *(ids[: end[0]] if end.size else ids for ids, end in zip(texts, ends, strict=True)),
+        ]
+    )
 
 
 def ask(points: Sequence[tuple[int, int]], text: TextTokenizer) -> Draft:
@@ -121,34 +153,56 @@ def ask(points: Sequence[tuple[int, int]], text: TextTokenizer) -> Draft:
     return Draft(np.asarray(tokens, np.int64), np.asarray(redraw))
 
 
-def decode_masks(codes: Sequence[InstanceCode], tokenizer: Tokenizer) -> np.ndarray:
-    """Masks bool (K, 224, 224) of instances, each resized into its box (bicubic) and cut at one half.
+def merge_answers(answers: Iterable[PointInstances], tokenizer: Tokenizer) -> list[Instance]:
+    """The instances that answers tell of.
+
+    Returns:
+        Those with most votes first, then the larger ones.
 
     Raises:
         ModelError: the tokenizer does not decode 4 x 4 codes to single-channel masks.
     """
-    masks = np.zeros((len(codes), FRAME, FRAME), bool)
+    found = [(answer, code) for answer in answers for code in answer.instances]
+    probability = decode_masks([code for _, code in found], tokenizer)
+    each = [
+        Instance((answer.x, answer.y), code.box, one > _INSIDE, paste(one, code.box), 1)
+        for (answer, code), one in zip(found, probability, strict=True)
+    ]
+    return merge(each)
+
+
+def decode_masks(codes: Sequence[InstanceCode], tokenizer: Tokenizer) -> np.ndarray:
+    """Probability float32 (K, 64, 64) of instances at the pixels of their boxes, stretched to squares.
+
+    Raises:
+        ModelError: the tokenizer does not decode 4 x 4 codes to single-channel masks.
+    """
     if not codes:
-        return masks
+        return np.zeros((0, MASK_SIDE, MASK_SIDE), np.float32)
     ids = torch.tensor([code.codes for code in codes], device=tokenizer.codebook().device)
-    with torch.inference_mode():
-        probability = decoded_values(TARGET, tokenizer.decode(ids.unflatten(1, (_CODE_GRID, _CODE_GRID))))
-    if probability.ndim != 3:
-        raise ModelError(f"The tokenizer of {TARGET} gave {tuple(probability.shape)} instead of masks.")
-    for mask, code, one in zip(masks, codes, probability.float().cpu(), strict=True):
-        x0, y0, x1, y1 = map(int, code.box)
-        mask[y0:y1, x0:x1] = _resized(one, y1 - y0, x1 - x0) > 0.5
-    return masks
+    decoded = tokenizer.decode(ids.unflatten(1, (_CODE_GRID, _CODE_GRID)))
+    probability = decoded_values(TARGET, decoded).float().cpu().numpy()
+    if probability.shape[1:] != (MASK_SIDE, MASK_SIDE):
+        raise ModelError(f"The tokenizer of {TARGET} gave {probability.shape} instead of masks.")
+    return probability
 
 
-def _resized(probability: Tensor, height: int, width: int) -> np.ndarray:
-    resized = functional.interpolate(probability[None, None], (height, width), mode="bicubic")
-    return resized[0, 0].numpy()
+def paste(probability: np.ndarray, box: Sequence[float]) -> np.ndarray:
+    """A mask bool (224, 224) from the probability in its box: resized to it (bicubic), cut at one half."""
+    mask = np.zeros((FRAME, FRAME), bool)
+    x0, y0, x1, y1 = map(int, box)
+    square = torch.from_numpy(probability)[None, None]
+    mask[y0:y1, x0:x1] = functional.interpolate(square, (y1 - y0, x1 - x0), mode="bicubic")[0, 0] > _INSIDE
+    return mask
 
 
-def merge(codes: Sequence[InstanceCode], masks: np.ndarray) -> list[Instance]:
-    """Instances from answers with masks bool (K, H, W); the first of those that agree stands for all."""
-    flat = masks.reshape(len(masks), masks[0].size if len(masks) else 0).astype(np.float32)
+def merge(answers: Sequence[Instance]) -> list[Instance]:
+    """Instances from answers; the first of those that agree stands for all and has their votes."""
+    flat = (
+        np.stack([one.mask.reshape(-1) for one in answers]).astype(np.float32)
+        if answers
+        else np.zeros((0, 1))
+    )
     area = flat.sum(1)
     shared = flat @ flat.T
     overlap = shared / np.maximum(area[:, None] + area - shared, 1)
@@ -156,6 +210,6 @@ def merge(codes: Sequence[InstanceCode], masks: np.ndarray) -> list[Instance]:
     for i in np.flatnonzero(area).tolist():
         best = max(votes, key=lambda kept: float(overlap[i, kept]), default=i)
         same = best if overlap[i, best] >= SAME_INSTANCE else i
-        votes[same] = votes.get(same, 0) + 1
+        votes[same] = votes.get(same, 0) + answers[i].votes
     ranked = sorted(votes, key=lambda i: (-votes[i], -area[i]))
-    return [Instance(codes[i].box, masks[i], votes[i]) for i in ranked]
+    return [replace(answers[i], votes=votes[i]) for i in ranked]

@@ -202,15 +202,19 @@ def _image_like(size: int) -> tuple[Modality, ...]:
     return (
         _grid(f"tok_rgb@{size}", 16384, 3, "rgb_16k_224-448", "image file, or uint8 (H, W, 3)"),
         _grid(
-            f"tok_depth@{size}", 8192, 1, "depth_8k_224-448", "16-bit single-channel PNG, or uint16 (H, W)"
+            f"tok_depth@{size}",
+            8192,
+            1,
+            "depth_8k_224-448",
+            "picture of one channel, or array (H, W); larger is farther",
         ),
-        _grid(f"tok_normal@{size}", 8192, 3, "normal_8k_224-448", "RGB-coded normals, uint8 (H, W, 3)"),
+        _grid(f"tok_normal@{size}", 8192, 3, "normal_8k_224-448", "normals as RGB, or array (H, W, 3)"),
         _grid(
             f"tok_semseg@{size}",
             4096,
             134,
             "semseg_4k_224-448",
-            "8-bit PNG of COCO labels, 255 none: uint8 (H, W)",
+            "map of class ids, or painted with a legend",
         ),
         _grid(
             f"tok_clip@{size}", 8192, 512, "CLIP-B16_8k_224-448", "CLIP-B/16 features, float32 (512, h, w)"
@@ -221,7 +225,7 @@ def _image_like(size: int) -> tuple[Modality, ...]:
 _ROWS = (
     _pixels(224),
     _sequence("caption", 256, "text"),
-    _sequence("det", 256, "list of {box: [x0, y0, x1, y1] in 0..1, label}"),
+    _sequence("det", 256, "list of {box: [x0, y0, x1, y1] in 0..1, label}, or COCO JSON"),
     *_image_like(224),
     # 4M-21 adds
     Modality(
@@ -233,24 +237,24 @@ _ROWS = (
         channels=4096,
         raw_format="T5-XXL encoder states, float32 (L, 4096)",
     ),
-    _sequence("metadata", 40, "{name: number}"),
+    _sequence("metadata", 40, "{name: number}, or a photo"),
     _sequence(
         "human_poses",
         275,
-        "SMPL poses, shapes, cameras and boxes",
+        "people with SMPL's poses, shapes, cameras and boxes",
         decoder_positions=263,
         tokenizer="wordpiece + " + _tokenizer("human-poses_1k_8"),
         license=SMPL_LICENSE,
     ),
-    _sequence("color_palette", 23, "list of '#rrggbb' or [r, g, b]"),
+    _sequence("color_palette", 23, "list of '#rrggbb' or [r, g, b], or a photo"),
     _sequence(
         "sam_instance",
         290,
-        "points and polygons in a 224-pixel frame",
+        "outlines of instances: COCO JSON, polygons, or a map of ids",
         tokenizer="wordpiece + " + _tokenizer("sam-instance_1k_64"),
     ),
-    _grid("tok_canny_edge@224", 8192, 1, "edge_8k_224-512", "edge map, uint8 (H, W)"),
-    _grid("tok_sam_edge@224", 8192, 1, "edge_8k_224-512", "edge map, uint8 (H, W)"),
+    _grid("tok_canny_edge@224", 8192, 1, "edge_8k_224-512", "edge map, drawing or photo"),
+    _grid("tok_sam_edge@224", 8192, 1, "edge_8k_224-512", "edge map or drawing"),
     _grid(
         "tok_dinov2@224", 8192, 768, "DINOv2-B14_8k_224-448", "DINOv2-B/14 features, float32 (768, h, w)", 14
     ),

@@ -134,9 +134,9 @@ def default_plan(modality: str, *, rgb_given: bool) -> TargetPlan:
         return TargetPlan(modality, temperature=0.1)
     if base not in _ORDER:
         raise QueryError(f"No plan for {modality!r}. Known targets: {', '.join(_ORDER)} (@224, ...).")
-    grid = TargetPlan(modality, guidance=2.0)
     if size == "448":
-        return replace(grid, scheme="maskgit", num_steps=8, schedule="cosine", temperature=1.0)
+        return _finer_plan(modality)
+    grid = TargetPlan(modality, guidance=2.0)
     if rgb_given:
         return grid
     if base in _FEATURES:
@@ -153,5 +153,18 @@ def default_plans(modalities: Iterable[str], *, rgb_given: bool) -> list[TargetP
     Raises:
         QueryError: a target of which no default is known.
     """
-    plans = [default_plan(name, rgb_given=rgb_given) for name in dict.fromkeys(modalities)]
+    names = dict.fromkeys(modalities)
+    return _in_order(default_plan(name, rgb_given=rgb_given) for name in names)
+
+
+def finer_plans(modalities: Iterable[str]) -> list[TargetPlan]:
+    """The demonstration's settings of its super-resolution model for several grids, in the same order."""
+    return _in_order(map(_finer_plan, dict.fromkeys(modalities)))
+
+
+def _finer_plan(modality: str) -> TargetPlan:
+    return TargetPlan(modality, "maskgit", num_steps=8, schedule="cosine", temperature=1.0, guidance=2.0)
+
+
+def _in_order(plans: Iterable[TargetPlan]) -> list[TargetPlan]:
     return sorted(plans, key=lambda plan: _ORDER.index(plan.modality.partition("@")[0]))

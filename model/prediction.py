@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from .blocks import attention_bias
-from .embeddings import ImageTokenDecoderEmbedding, PixelEncoderEmbedding
+from .embeddings import ImageTokenDecoderEmbedding, PixelEncoderEmbedding, VectorSequenceEncoderEmbedding
 from .fourm import FourM
 from .inputs import IMAGENET_MEAN, IMAGENET_STD
 from .tokens import Tokens
 
 Item = Mapping[str, np.ndarray]
-"""One item: by checkpoint name (`rgb@224`, `caption`), pixels uint8 (S, S, 3) or token ids (L,)."""
+"""One item: by checkpoint name (`rgb@224`, `caption`), pixels uint8 (S, S, 3), token ids (n,) of a text or a
+grid, or vectors float32 (n, channels)."""
 
 
 class Predictor(Protocol):
@@ -98,17 +99,20 @@ class PaddedPredictor:
         """One modality for all items; those that lack it get something that the mask hides."""
         values = [item.get(name) for item in items]
         absent = torch.tensor([value is None for value in values])[:, None]
-        if isinstance(self._model.encoder_embeddings[name], PixelEncoderEmbedding):
+        layer = self._model.encoder_embeddings[name]
+        if isinstance(layer, PixelEncoderEmbedding):
             first = next(value for value in values if value is not None)
             pixels = np.stack([np.zeros_like(first) if value is None else value for value in values])
             mask = absent.expand(-1, self._model.config.modality(name).max_tokens)
             tensor = normalized(pixels, self._device, self._dtype)
             return Tokens(tensor, mask.contiguous().to(self._device))
-        ids = [np.zeros(0, np.int64) if value is None else value.astype(np.int64) for value in values]
-        lengths = torch.tensor([len(value) for value in ids])
-        tensor = torch.zeros(len(ids), int(lengths.max()), dtype=torch.int64)
-        for row, value in zip(tensor, ids, strict=True):
-            row[: len(value)] = torch.from_numpy(value)
+        lengths = torch.tensor([0 if value is None else len(value) for value in values])
+        vectors = isinstance(layer, VectorSequenceEncoderEmbedding)
+        shape = (len(values), int(lengths.max()), *([layer.emb_proj.in_features] if vectors else []))
+        tensor = torch.zeros(shape, dtype=torch.float32 if vectors else torch.int64)
+        for row, value in zip(tensor, values, strict=True):
+            if value is not None:
+                row[: len(value)] = torch.from_numpy(value if vectors else value.astype(np.int64))
         mask = torch.arange(tensor.shape[1])[None] >= lengths[:, None]
         return Tokens(tensor.to(self._device), mask.to(self._device))
 

@@ -35,12 +35,18 @@ from .embeddings import (
     ImageTokenEncoderEmbedding,
     PixelEncoderEmbedding,
     SequenceEncoderEmbedding,
+    VectorSequenceEncoderEmbedding,
     patchify,
 )
 from .fourm import FourM
 from .prediction import Item, TargetHeads, normalized
 
-_Input = PixelEncoderEmbedding | ImageTokenEncoderEmbedding | SequenceEncoderEmbedding
+_Input = (
+    PixelEncoderEmbedding
+    | ImageTokenEncoderEmbedding
+    | SequenceEncoderEmbedding
+    | VectorSequenceEncoderEmbedding
+)
 _ONEDNN_ACTIVATIONS = {"SiLU": "swish", "GELU": "gelu"}
 
 
@@ -94,6 +100,9 @@ class RaggedPredictor:
                     continue
                 if isinstance(layer, PixelEncoderEmbedding):
                     contents.append(next(pixels[name]))
+                elif isinstance(layer, VectorSequenceEncoderEmbedding):
+                    vectors = torch.from_numpy(item[name])
+                    contents.append(layer.emb_proj(vectors.to(layer.emb_proj.weight.dtype)))
                 else:
                     contents.append(layer.token_emb.weight[torch.from_numpy(item[name].astype(np.int64))])
                 embeddings.append(layer.pos_emb[0, : len(contents[-1])] + layer.mod_emb[0])

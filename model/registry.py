@@ -1,147 +1,28 @@
-"""Models by name, and how one is opened: weights, tokenizers and readers put together."""
+"""Opening a model: weights, tokenizers and readers put together."""
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import numpy as np
 import torch
 
 from ..errors import CheckpointError, ModelError
-from .checkpoint import load_fourm, load_tokenizer, open_checkpoint
+from .blending import Nothing
 from .embedder import Embedder, Space
+from .encoding import ValueEncoder
 from .fingerprint import checkpoint_digest, model_fingerprint
 from .fourm import FourM
-from .inputs import READABLE, InputReader
-from .modalities import Modality
+from .inputs import Content, InputReader
+from .modalities import raw_name
+from .parts import ModelParts
 from .prediction import PaddedPredictor, Predictor
-from .presets import FourMConfig
+from .predictor import Kept, ModalityPredictor, Report, Setting
 from .ragged import RaggedPredictor
-from .tokenizers.text import TextTokenizer, download_text_tokenizer
-
-BUNDLE_FILE = "model.json"
-"""What makes a folder a model: names its files, see `ModelSource.from_folder`."""
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Where a model lies and what it may be used for.
-
-    Attributes:
-        name: as `load_model` takes it.
-        weights: what a list shows: `packaged`, a hub repository or a folder.
-        license: of the weights and what comes with them.
-        description: one sentence.
-        fourm: hub repository, or file, of the 4M checkpoint.
-        tokenizers: likewise for the tokenizer of each space, by the space's name.
-        text_tokenizer: file, or URL with `text_sha256`.
-        text_sha256: hash of what the URL gives.
-    """
-
-    name: str
-    weights: str
-    license: str
-    description: str
-    fourm: str | Path
-    tokenizers: Mapping[str, str | Path]
-    text_tokenizer: str | Path
-    text_sha256: str = ""
-
-    @classmethod
-    def from_folder(cls, folder: Path) -> "ModelSource":
-        """Read `model.json` of a folder: `{name, license, description, fourm, tokenizers: {space: file},
-        text_tokenizer}`, files being named relative to the folder and lying in it.
-
-        Raises:
-            CheckpointError: there is none, or it says something else.
-        """
-        path = folder / BUNDLE_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise CheckpointError(
-                f"{folder} is no model: cannot read its {BUNDLE_FILE} ({error})."
-            ) from error
-        match values:
-            case {
-                "name": str(name),
-                "license": str(license),
-                "description": str(description),
-                "fourm": str(fourm),
-                "text_tokenizer": str(text),
-                "tokenizers": {**tokenizers},
-            } if tokenizers:
-                files = {str(space): _inside(folder, file) for space, file in tokenizers.items()}
-            case _:
-                raise CheckpointError(
-                    f"{path} must hold name, license, description, fourm, text_tokenizer (texts) and "
-                    "tokenizers (space to file)."
-                )
-        return cls(
-            name, str(folder), license, description, _inside(folder, fourm), files, _inside(folder, text)
-        )
-
-
-def _inside(folder: Path, name: object) -> Path:
-    path = folder / str(name)
-    if not path.resolve().is_relative_to(folder.resolve()):
-        raise CheckpointError(f"{folder / BUNDLE_FILE} names {name!r}, which lies outside the folder.")
-    return path
-
-
-_SCENES = Path(__file__).parent / "weights" / "scenes"
-_TEXT_URL = (
-    "https://raw.githubusercontent.com/apple/ml-4m/main/"
-    "fourm/utils/tokenizer/trained/text_tokenizer_4m_wordpiece_30k.json"
-)
-_TEXT_SHA256 = "8e684e9a0673e39f70702a698869f909ba697f871a0c6b2a07b5f61e91b3526e"
-_LICENSE_4M21 = (
-    "4M-21 weights: Apple sample code licence, non-commercial use only; imagebind_global: ImageBind, "
-    "CC-BY-NC-4.0, non-commercial use only"
-)
-
-
-def _published(letter: str, parameters: str) -> ModelSource:
-    tokenizer = "EPFL-VILAB/4M_tokenizers_{}-global_8k_16_224"
-    return ModelSource(
-        name=f"4m21-{letter.lower()}",
-        weights=f"EPFL-VILAB/4M-21_{letter}",
-        license=_LICENSE_4M21,
-        description=f"4M-21 {letter} for photos: {parameters} parameters and embeddings; downloaded on use.",
-        fourm=f"EPFL-VILAB/4M-21_{letter}",
-        tokenizers={
-            "dinov2_global": tokenizer.format("DINOv2-B14"),
-            "imagebind_global": tokenizer.format("ImageBind-H14"),
-        },
-        text_tokenizer=_TEXT_URL,
-        text_sha256=_TEXT_SHA256,
-    )
-
-
-MODELS: Mapping[str, ModelSource] = MappingProxyType(
-    {
-        source.name: source
-        for source in (
-            ModelSource(
-                name="scenes",
-                weights="packaged",
-                license="Apache-2.0",
-                description="Small model of rendered 3D scenes, for demo and tests; it knows no photos.",
-                fourm=_SCENES / "fourm.safetensors",
-                tokenizers={
-                    space: _SCENES / f"tok_{space}.safetensors"
-                    for space in ("dinov2_global", "imagebind_global")
-                },
-                text_tokenizer=_SCENES / "text_tokenizer.json",
-            ),
-            _published("B", "199 M"),
-            _published("L", "706 M"),
-            _published("XL", "2.8 B"),
-        )
-    }
-)
-"""Models that `load_model` knows by name."""
+from .readers.same_view import check_same_view
+from .sources import find_source
+from .values import Predicted
 
 
 @dataclass(frozen=True)
@@ -156,7 +37,8 @@ class Model:
         inputs: what it was opened to read, by the user's names.
         spaces: what it embeds into, by name.
         embedder: does both.
-        bytes_read: of all its files.
+        parts: its other parts, each read when it is first needed.
+        predictor: predicts modalities of batches of values, likewise.
     """
 
     name: str
@@ -165,7 +47,75 @@ class Model:
     inputs: tuple[str, ...]
     spaces: Mapping[str, Space]
     embedder: Embedder
-    bytes_read: int
+    parts: ModelParts
+    predictor: ModalityPredictor
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """What it predicts, by the user's names."""
+        return tuple(self.parts.targets)
+
+    @property
+    def bytes_read(self) -> int:
+        """Of all its files, so far."""
+        return self.parts.bytes_read
+
+    def predict(
+        self,
+        inputs: Mapping[str, Content],
+        to: Iterable[str],
+        *,
+        keep: Mapping[str, tuple[Content, np.ndarray]] | None = None,
+        seed: int = 0,
+        num_steps: Setting = None,
+        temperature: Setting = None,
+        top_p: Setting = None,
+        guidance: Setting = None,
+        super_resolution: bool = False,
+        diffusion_steps: int | None = None,
+        progress: Report | None = None,
+    ) -> dict[str, Predicted]:
+        """Read what is known of one item and predict other modalities of it.
+
+        Args:
+            inputs: content as `Embedder.read` takes it, by any word for the modality.
+            to: what to predict, likewise.
+            keep: targets of which a part is kept: content, and what to predict anew as in `Kept.redraw`.
+            seed: 0 or more; the same seed gives the same result.
+            num_steps, temperature, top_p, guidance, super_resolution, diffusion_steps, progress: as for
+                `ModalityPredictor.predict`.
+
+        Returns:
+            By the user's names, in the order asked.
+
+        Raises:
+            InputError, LimitError: a value cannot be used.
+            QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
+        """
+        contents = {raw_name(word): content for word, content in inputs.items()}
+        if "rgb" in contents:
+            for raw, content in contents.items():
+                check_same_view(raw, content, contents["rgb"])
+        item = {raw: self.embedder.read(raw, content) for raw, content in contents.items()}
+        kept = {
+            raw: Kept(self.embedder.read(raw, content), redraw)
+            for word, (content, redraw) in (keep or {}).items()
+            for raw in [raw_name(word)]
+        }
+        found = self.predictor.predict(
+            [item],
+            [raw_name(word) for word in ([to] if isinstance(to, str) else to)],
+            keep=[kept],
+            seed=seed,
+            num_steps=num_steps,
+            temperature=temperature,
+            top_p=top_p,
+            guidance=guidance,
+            super_resolution=super_resolution,
+            diffusion_steps=diffusion_steps,
+            progress=progress,
+        )
+        return found[0]
 
 
 def load_model(
@@ -178,10 +128,13 @@ def load_model(
 ) -> Model:
     """Open a model and read what the given inputs and spaces need of it.
 
+    Tokenizers of inputs, and all that predicting takes, are read when they are first needed.
+
     Args:
         source: a name in MODELS, or a folder with `model.json`.
         inputs: modalities by the user's names (`rgb`, `caption`, ...); all that can be read where None.
-        spaces: embedding spaces; all that the model has where None.
+        spaces: embedding spaces; all that the model has where None. With none at all, `()`, the model is
+            opened to predict only, and no weights are read before it does.
         device: `cpu`, `cuda`, `cuda:1`, ...; `auto` takes a GPU if there is one.
         dtype: `float32` or `bfloat16`; `auto` takes bfloat16 where the hardware multiplies it.
 
@@ -189,56 +142,73 @@ def load_model(
         ModelError: unknown name, modality, space, device or number type; the known ones are listed.
         CheckpointError: files are missing, damaged or of another shape, or cannot be fetched.
     """
-    name, found = _find(source)
+    name, found = find_source(source)
     place = _device(device)
-    kind = _dtype(dtype, place)
-    checkpoint = open_checkpoint(found.fourm)
-    config = FourMConfig.parse(checkpoint.config, where=str(checkpoint.path))
-    rows, targets = _input_rows(config, inputs), _target_rows(config, found, spaces)
-    text = _load_text(found)
-    opened = {space: open_checkpoint(found.tokenizers[space]) for space in targets}
-    fourm = load_fourm(
-        checkpoint,
-        inputs=[row.name for row in rows.values()],
-        targets=[row.name for row in targets.values()],
-        device=place,
-        dtype=kind,
+    parts = ModelParts(found, place, _dtype(dtype, place))
+    _require_known_tokenizers(parts)
+    rows = {raw: parts.inputs[raw] for raw in _choose("input", inputs, parts.inputs)}
+    if not rows:
+        raise ModelError(f"Name at least one input: {', '.join(parts.inputs)}.")
+    chosen = _choose("space", spaces, parts.spaces)
+    targets = {space: (parts.targets[space], parts.decoder(space)) for space in chosen}
+    embedder = Embedder(
+        _predictor(parts.fourm(rows, chosen)) if chosen else None,
+        InputReader(rows, parts.text, classes=parts.classes),
+        ValueEncoder(rows, parts),
+        rows,
+        targets,
+        Nothing(list(rows.values()), parts.text.sentinels[0]),
+        len(parts.classes),
     )
-    tokenizers = {
-        space: (row, load_tokenizer(opened[space], encoder=False, device=place, dtype=kind))
-        for space, row in targets.items()
-    }
-    predictor = _predictor(fourm, [row.name for row in targets.values()])
-    embedder = Embedder(predictor, InputReader(rows, text), rows, tokenizers)
-    fingerprint = model_fingerprint(
-        checkpoint_digest(checkpoint.file, config.values()),
-        text.sha256,
-        {
-            space: checkpoint_digest(opened[space].file, tokenizer.config.values())
-            for space, (_, tokenizer) in tokenizers.items()
-        },
-    )
-    bytes_read = checkpoint.bytes_read + text.num_bytes + sum(file.bytes_read for file in opened.values())
     return Model(
         name=name,
-        fingerprint=fingerprint,
+        fingerprint=_fingerprint(parts, chosen),
         license=found.license,
         inputs=tuple(rows),
         spaces=MappingProxyType(embedder.spaces),
         embedder=embedder,
-        bytes_read=bytes_read,
+        parts=parts,
+        predictor=ModalityPredictor(parts),
     )
 
 
-def _find(source: str | Path) -> tuple[str, ModelSource]:
-    if isinstance(source, str) and source in MODELS:
-        return source, MODELS[source]
-    folder = Path(source)
-    if folder.is_dir():
-        return str(folder.resolve()), ModelSource.from_folder(folder)
-    raise ModelError(
-        f"Unknown model {str(source)!r}. Known: {', '.join(MODELS)}; a folder with a {BUNDLE_FILE} works too."
-    )
+def _choose(what: str, wanted: Iterable[str] | None, known: Iterable[str]) -> tuple[str, ...]:
+    known = tuple(known)
+    chosen = known if wanted is None else tuple(dict.fromkeys(wanted))
+    for name in chosen:
+        if name not in known:
+            raise ModelError(f"This model has no {what} {name!r}. Known: {', '.join(known)}.")
+    return chosen
+
+
+def _require_known_tokenizers(parts: ModelParts) -> None:
+    for raw in parts.source.tokenizers:
+        if raw not in parts.inputs and raw not in parts.targets:
+            raise CheckpointError(
+                f"Model {parts.source.name!r} has a tokenizer for {raw!r}, but the model itself lacks it."
+            )
+
+
+def _fingerprint(parts: ModelParts, spaces: Iterable[str]) -> str:
+    """Identify the vectors of some spaces.
+
+    Tokenizers that only read inputs play no part: the weights of the 4M model were trained on the ids of
+    one tokenizer for each modality, so these weights stand for it.
+    """
+    text = parts.text.sha256
+    fourm = checkpoint_digest(parts.fourm_checkpoint.file, parts.config.values())
+    tokenizers = {
+        space: checkpoint_digest(parts.tokenizer_checkpoint(space).file, parts.decoder(space).config.values())
+        for space in spaces
+    }
+    return model_fingerprint(fourm, text, tokenizers)
+
+
+def _predictor(fourm: FourM) -> Predictor:
+    on_processor = fourm.mask_token.device.type == "cpu"
+    if on_processor and not fourm.config.qk_norm:
+        return RaggedPredictor(fourm, fourm.targets)
+    return PaddedPredictor(fourm, fourm.targets)
 
 
 def _device(name: str) -> torch.device:
@@ -271,47 +241,3 @@ def _multiplies_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= (8, 0)
     checks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(check is not None and check() for check in checks)
-
-
-def _input_rows(config: FourMConfig, wanted: Iterable[str] | None) -> dict[str, Modality]:
-    """The rows of the modalities that can be read, by the user's names; pixels before their tokens."""
-    rows = [config.modality(name) for name in config.domains_in]
-    known = {row.raw: row for row in rows if row.raw in READABLE and row.kind in ("pix", "seq")}
-    return {name: known[name] for name in _choose("input", wanted, known)}
-
-
-def _target_rows(
-    config: FourMConfig, source: ModelSource, wanted: Iterable[str] | None
-) -> dict[str, Modality]:
-    """The rows of the spaces, by the user's names."""
-    rows = {row.raw: row for name in config.targets if (row := config.modality(name)).kind == "img"}
-    missing = [space for space in source.tokenizers if space not in rows]
-    if missing:
-        raise CheckpointError(
-            f"Model {source.name!r} has a tokenizer for {missing[0]!r}, which it does not predict."
-        )
-    return {name: rows[name] for name in _choose("space", wanted, source.tokenizers)}
-
-
-def _choose(what: str, wanted: Iterable[str] | None, known: Iterable[str]) -> tuple[str, ...]:
-    known = tuple(known)
-    chosen = known if wanted is None else tuple(dict.fromkeys(wanted))
-    for name in chosen:
-        if name not in known:
-            raise ModelError(f"This model has no {what} {name!r}. Known: {', '.join(known)}.")
-    if not chosen:
-        raise ModelError(f"Name at least one {what}: {', '.join(known)}.")
-    return chosen
-
-
-def _load_text(source: ModelSource) -> TextTokenizer:
-    if isinstance(source.text_tokenizer, Path):
-        return TextTokenizer.from_file(source.text_tokenizer)
-    return TextTokenizer.from_file(download_text_tokenizer(source.text_tokenizer, source.text_sha256))
-
-
-def _predictor(fourm: FourM, targets: Sequence[str]) -> Predictor:
-    on_processor = fourm.mask_token.device.type == "cpu"
-    if on_processor and not fourm.config.qk_norm:
-        return RaggedPredictor(fourm, targets)
-    return PaddedPredictor(fourm, targets)

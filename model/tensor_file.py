@@ -3,12 +3,15 @@
 Format: 8 bytes little-endian header length, a JSON header of name to dtype, shape and offsets, then the data
 (https://github.com/huggingface/safetensors). Nothing is unpickled and nothing is mapped into memory, so a
 file that shrinks under a reader is an error and not a crash.
+
+A tensor may be stored in 8 bits: `name` as int8, and `name.int8_scale` in float32, one number for each of its
+rows (`scale_shape`). It reads as the float32 product of both, and under `name` only.
 """
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from pathlib import Path
 from typing import cast
@@ -19,6 +22,7 @@ from torch import Tensor
 from ..errors import CheckpointError
 
 MAX_HEADER_BYTES = 100_000_000
+SCALE = ".int8_scale"
 
 _DTYPES = {
     "F64": torch.float64,
@@ -36,12 +40,16 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """Where a tensor lies: type, shape, and the bytes `start..end` of the file."""
+    """Where a tensor lies: type, shape, and the bytes `start..end` of the file.
+
+    One stored in 8 bits has the type that it reads as, float32, and `scale` says where its scales lie.
+    """
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     start: int
     end: int
+    scale: "TensorInfo | None" = None
 
 
 class TensorFile:
@@ -61,17 +69,23 @@ class TensorFile:
         self.path = path
         header, self._data_start, size = self._read_header()
         self.metadata = self._parse_metadata(header.pop("__metadata__", {}))
-        self.tensors: Mapping[str, TensorInfo] = {
-            name: self._parse_entry(name, entry, size) for name, entry in header.items()
-        }
-        self._require_whole(size)
+        stored = {name: self._parse_entry(name, entry, size) for name, entry in header.items()}
+        self._require_whole(stored, size)
+        self.tensors: Mapping[str, TensorInfo] = self._with_scales(stored)
         self.bytes_read = self._data_start
 
     def read(self, name: str) -> Tensor:
         """The tensor in its stored type, on the CPU. Raises KeyError for an unknown name."""
         info = self.tensors[name]
+        if info.scale is None:
+            return self._read(name, info, info.dtype)
+        scale = self._read(name, info.scale, torch.float32)
+        rows = self._read(name, info, torch.int8)
+        return rows * scale.view(*scale.shape, *[1] * (rows.ndim - scale.ndim))
+
+    def _read(self, name: str, info: TensorInfo, dtype: torch.dtype) -> Tensor:
         # Allocated in its own type, so that its memory is aligned for it.
-        tensor = torch.empty(info.shape, dtype=info.dtype)
+        tensor = torch.empty(info.shape, dtype=dtype)
         view = tensor.view(-1).view(torch.uint8).numpy().data
         with self._open() as file:
             file.seek(info.start)
@@ -126,10 +140,23 @@ class TensorFile:
             raise self._damaged(f"{name!r} ends at byte {self._data_start + end} of {size}")
         return TensorInfo(_DTYPES[code], sizes, self._data_start + begin, self._data_start + end)
 
-    def _require_whole(self, size: int) -> None:
+    def _with_scales(self, stored: Mapping[str, TensorInfo]) -> dict[str, TensorInfo]:
+        """Join tensors stored in 8 bits with their scales."""
+        tensors = {name: info for name, info in stored.items() if not name.endswith(SCALE)}
+        for name in stored.keys() - tensors.keys():
+            base, scale = tensors.get(name.removesuffix(SCALE)), stored[name]
+            if base is None or base.dtype != torch.int8 or scale.dtype != torch.float32:
+                raise self._damaged(f"{name!r} scales no tensor in 8 bits")
+            if scale.shape != scale_shape(base.shape):
+                raise self._damaged(f"{name!r} has shape {scale.shape}, not {scale_shape(base.shape)}")
+            joined = replace(base, dtype=torch.float32, scale=scale)
+            tensors[name.removesuffix(SCALE)] = joined
+        return tensors
+
+    def _require_whole(self, stored: Mapping[str, TensorInfo], size: int) -> None:
         """Tensors lie side by side and fill the file: neither overlaps nor hidden bytes."""
         at = self._data_start
-        for name, info in sorted(self.tensors.items(), key=lambda pair: (pair[1].start, pair[1].end)):
+        for name, info in sorted(stored.items(), key=lambda pair: (pair[1].start, pair[1].end)):
             if info.start != at:
                 raise self._damaged(f"{name!r} overlaps another tensor or leaves a gap")
             at = info.end
@@ -140,3 +167,17 @@ class TensorFile:
         return CheckpointError(
             f"{self.path} is not a whole safetensors file: {why}. Download or export it again."
         )
+
+
+def scale_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Which rows of a tensor have a scale of their own: all but the last axis; of kernels, the first."""
+    return shape[:-1] if len(shape) <= 3 else shape[:1]
+
+
+def in_8_bits(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """A floating tensor as int8 -127..127 and float32 scales: off by half a step of each row at most."""
+    shape = scale_shape(tuple(tensor.shape))
+    rows = tensor.float().reshape(*shape, -1)
+    scale = rows.abs().amax(-1) / 127
+    steps = rows / scale.clamp(min=torch.finfo(torch.float32).tiny)[..., None]
+    return steps.round().to(torch.int8).view(tensor.shape), scale

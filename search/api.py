@@ -6,29 +6,24 @@ import base64
 import functools
 import hashlib
 import pathlib
-from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from fastapi.concurrency import run_in_threadpool
-from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.security import HTTPBearer
-from pydantic import BaseModel, ValidationError
-from starlette.datastructures import UploadFile
 
 from ..errors import AnyseekError
 from ..model import MODALITIES, Model
 from ..storage import Collection, Item
-from . import examples, problems, schemas
+from . import examples, predicting, problems, schemas
+from .bodies import read_body
 from .engine import SearchEngine
 from .gate import Gate
 from .hits import asset_as_dict
-from .media import item_of, media_answer, thumbnail_answer
-
-MAX_UPLOADS = 32
-T = TypeVar("T", bound=BaseModel)
+from .media import item_of, media_answer, picture_answer, thumbnail_answer
 
 CollectionName = Annotated[str, Path(description="Name of a collection.", max_length=200)]
 ItemId = Annotated[
@@ -40,6 +35,7 @@ def create_app(
     engine: SearchEngine,
     *,
     routers: Sequence[APIRouter] = (),
+    model: Callable[[], Model] | None = None,
     api_key: str | None = None,
     max_body_bytes: int = 64 * 2**20,
 ) -> FastAPI:
@@ -51,6 +47,8 @@ def create_app(
     Args:
         engine: answers the searches; the caller keeps its store open.
         routers: more routes under /v1, such as the indexer's.
+        model: gives the model that predicts where a request names none, and keeps it loaded; by default one
+            of the collections'.
         api_key: asked for as a bearer token on everything under /v1; None leaves it open.
         max_body_bytes: larger request bodies are refused with 413.
     """
@@ -62,18 +60,26 @@ def create_app(
         responses={"default": {"model": schemas.ProblemOut, "description": "A problem (RFC 9457)."}},
     )
     app.state.engine = engine
+    app.state.turns = predicting.Turns()
+    app.state.models = lambda: _models(engine, model)
     key = [Depends(HTTPBearer(auto_error=False))] if api_key is not None else []  # the gate checks it
     for router in (_pages, _health):
         app.include_router(router)
-    for router in (_about, _collections, *routers):
+    for router in (_about, predicting.router, _collections, *routers):
         app.include_router(router, prefix="/v1", dependencies=key)
     problems.add_handlers(app)
     app.add_middleware(Gate, api_key=api_key, max_body_bytes=max_body_bytes)
     return app
 
 
+def _models(engine: SearchEngine, model: Callable[[], Model] | None) -> list[Model]:
+    """The models that answer here, the one that predicts by default in front."""
+    first = [] if model is None else [model()]
+    return first + [other for other in engine.models() if other not in first]
+
+
 class _App(FastAPI):
-    """Adds the search request to the components: its route reads two content types, unknown to FastAPI."""
+    """Adds requests to the components whose routes read two content types, unknown to FastAPI."""
 
     def openapi(self) -> dict[str, Any]:
         if self.openapi_schema is None:
@@ -85,8 +91,9 @@ class _App(FastAPI):
                 description=__doc__,
             )
             template = "#/components/schemas/{model}"
-            request = schemas.SearchRequest.model_json_schema(ref_template=template)
-            schema["components"]["schemas"] |= request.pop("$defs") | {"SearchRequest": request}
+            for body in (schemas.SearchRequest, schemas.PredictRequest):
+                request = body.model_json_schema(ref_template=template)
+                schema["components"]["schemas"] |= request.pop("$defs") | {body.__name__: request}
             self.openapi_schema = schema
         return self.openapi_schema
 
@@ -95,7 +102,12 @@ def _engine(request: Request) -> SearchEngine:
     return request.app.state.engine
 
 
+def _loaded(request: Request) -> list[Model]:
+    return request.app.state.models()
+
+
 Engine = Annotated[SearchEngine, Depends(_engine)]
+Models = Annotated[list[Model], Depends(_loaded)]
 _pages = APIRouter(include_in_schema=False)
 _health = APIRouter(tags=["health"])
 _about = APIRouter(tags=["about"])
@@ -116,8 +128,8 @@ def _page() -> tuple[str, str]:
     script = text[text.index("<script>") + len("<script>") : text.index("</script>")]
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return text, (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src 'self' blob:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; connect-src 'self'; "
+        "img-src 'self' blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
     )
 
 
@@ -141,8 +153,8 @@ def readyz(engine: Engine, request: Request) -> Response:
 
 
 @_about.get("/models", response_model=schemas.ModelsOut, responses=examples.MODELS)
-def models(engine: Engine) -> Any:
-    """The models that embed queries here, with their licences."""
+def models(loaded: Models) -> Any:
+    """The models that embed queries and predict here, with their licences; the first predicts by default."""
     return {
         "models": [
             {
@@ -150,17 +162,17 @@ def models(engine: Engine) -> Any:
                 "fingerprint": model.fingerprint,
                 "license": model.license,
                 "inputs": list(model.inputs),
+                "targets": list(model.targets),
                 "spaces": [{"name": space.name, "dim": space.dim} for space in model.spaces.values()],
             }
-            for model in engine.models()
+            for model in loaded
         ]
     }
 
 
 @_about.get("/modalities", response_model=schemas.ModalitiesOut, responses=examples.MODALITIES)
-def modalities(engine: Engine) -> Any:
-    """All modalities: which can be a query here, and how a part says them."""
-    loaded = engine.models()
+def modalities(loaded: Models) -> Any:
+    """All modalities: which can be a query or be predicted here, and how a part says them."""
     formats = {row.raw: row.raw_format for row in MODALITIES.values()}
     return {"modalities": [_modality_out(name, said, loaded) for name, said in formats.items()]}
 
@@ -173,6 +185,7 @@ def _modality_out(name: str, said: str, loaded: Sequence[Model]) -> dict[str, An
         "content": [*own, "data", "upload"],
         "format": said,
         "models": [model.name for model in loaded if name in model.inputs],
+        "predicted_by": [model.name for model in loaded if name in model.targets],
     }
 
 
@@ -212,61 +225,33 @@ async def search(collection: CollectionName, engine: Engine, request: Request) -
 
     JSON, or multipart/form-data with the JSON in the field `request` and files named by the parts' `upload`.
     """
-    wire, uploads = await _search_request(request)
+    wire, uploads = await read_body(request, schemas.SearchRequest)
     return await run_in_threadpool(_search_answer, engine, collection, wire, uploads)
 
 
 def _search_answer(
     engine: SearchEngine, collection: str, wire: schemas.SearchRequest, uploads: dict[str, bytes]
 ) -> Response:
-    hits = engine.search(
-        collection,
-        schemas.query_from_wire(wire.parts, uploads),
-        where=schemas.filter_from_wire(wire.where),
-        limit=wire.limit,
-        offset=wire.offset,
-        view=wire.view,
-        composition=wire.composition,
-        spaces=wire.spaces,
-        scoring=wire.scoring,
-        explain=wire.explain,
-    )
+    query, where = schemas.query_from_wire(wire.parts, uploads), schemas.filter_from_wire(wire.where)
+    try:
+        hits = engine.search(
+            collection,
+            query,
+            where=where,
+            limit=wire.limit,
+            offset=wire.offset,
+            view=wire.view,
+            composition=wire.composition,
+            spaces=wire.spaces,
+            scoring=wire.scoring,
+            explain=wire.explain,
+        )
+    except AnyseekError as error:
+        if error.part is None:
+            raise
+        raise schemas.LocatedError(f"/parts/{error.part}", error) from error
     timing = ", ".join(f"{stage};dur={spent:.1f}" for stage, spent in hits.timing_ms.items())
     return JSONResponse(hits.as_dict(), headers={"Server-Timing": timing})
-
-
-async def _search_request(request: Request) -> tuple[schemas.SearchRequest, dict[str, bytes]]:
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if kind == "application/json":
-        return _parsed(schemas.SearchRequest, await request.body()), {}
-    if kind != "multipart/form-data":
-        raise problems.RefusedError(
-            415, "request.content_type", "Send application/json, or multipart/form-data with files."
-        )
-    async with request.form(max_files=MAX_UPLOADS, max_fields=MAX_UPLOADS) as form:
-        uploads: dict[str, bytes] = {}
-        texts: dict[str, bytes] = {}
-        for name, value in form.multi_items():
-            into = texts if name == "request" else uploads
-            if name in into:
-                raise problems.RefusedError(400, "request.invalid", f"The field {name!r} is sent twice.")
-            into[name] = await value.read() if isinstance(value, UploadFile) else value.encode()
-    if "request" not in texts:
-        raise problems.RefusedError(400, "request.invalid", "The field 'request' with the JSON is missing.")
-    return _parsed(schemas.SearchRequest, texts["request"]), uploads
-
-
-def _parsed(schema: type[T], body: bytes) -> T:
-    """Read JSON strictly; pydantic's parser has a depth limit, where json's would overflow the stack."""
-    try:
-        return schema.model_validate_json(body)
-    except ValidationError as error:
-        faults = error.errors(include_url=False, include_context=False, include_input=False)
-        if any(fault["type"] == "json_invalid" for fault in faults):
-            raise problems.RefusedError(
-                400, "request.json", f"The body is no JSON: {faults[0]['msg']}."
-            ) from error
-        raise RequestValidationError(faults) from error
 
 
 @_collections.get("/{collection}/items", response_model=schemas.ItemsOut, responses=examples.ITEMS)
@@ -293,11 +278,18 @@ def item_media(
     modality: Annotated[str, Path(max_length=200)],
     engine: Engine,
     request: Request,
+    shown_as: Annotated[
+        Literal["picture"] | None, Query(alias="as", description="A picture for people, whatever it is.")
+    ] = None,
+    size: Annotated[int, Query(ge=32, le=1024, description="Width of that picture in pixels.")] = 384,
 ) -> Response:
     """What an item holds in one modality: the file as it was indexed, or the value as text or JSON."""
     if not _ends_in(request, b"media", places=2):
         return _item_answer(engine, collection, f"{item_id}/media/{modality}")
-    return media_answer(engine.store, item_of(engine.store, collection, item_id), modality, request)
+    item = item_of(engine.store, collection, item_id)
+    if shown_as == "picture":
+        return picture_answer(engine.store, engine.model(collection), item, modality, size)
+    return media_answer(engine.store, item, modality, request)
 
 
 @_collections.get(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, NotFoundError, QueryError
+from ..errors import AnyseekError, InputError, NotFoundError, QueryError
 from ..storage import Item
 from .batching import Batcher
 from .candidates import Scored, scored_candidates, stored_rows
@@ -151,6 +151,10 @@ class SearchEngine:
             clock.milliseconds,
         )
 
+    def model(self, collection: str) -> Model:
+        """The model of a collection, loaded if it is not yet. Raises NotFoundError, ModelError."""
+        return self._model_of(self.store.collection(collection).model)
+
     def models(self) -> list[Model]:
         """The models of all collections, loading those that are not loaded yet."""
         found: dict[int, Model] = {}
@@ -175,10 +179,14 @@ class SearchEngine:
         """Model input of one part; nothing for a part of weight 0."""
         if not part.weight:
             return {}
-        if isinstance(part.content, ItemAssets):
-            return self._read_item(model, snapshot, place, part.content)
-        _check_modality(part.modality, model, f"Part {place + 1}")
-        return {part.modality: _read(model, part.modality, part.content, f"Part {place + 1}")}
+        try:
+            if isinstance(part.content, ItemAssets):
+                return self._read_item(model, snapshot, place, part.content)
+            _check_modality(part.modality, model, f"Part {place + 1}")
+            return {part.modality: _read(model, part.modality, part.content, f"Part {place + 1}")}
+        except AnyseekError as error:
+            error.part = place
+            raise
 
     def _read_item(self, model: Model, snapshot: Snapshot, place: int, wanted: ItemAssets) -> Inputs:
         found = snapshot.items([wanted.id])

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-_PNG = (
+from .bodies import description
+
+# Eight by eight pixels.
+PNG = (
     "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFUlEQVR42mNUMPJiwAaYGHCAwSkBAH+G"
     "AKzz9eNIAAAAAElFTkSuQmCC"
 )
@@ -20,7 +23,7 @@ SEARCHES: dict[str, Any] = {
         "limit": 5,
         "explain": True,
     },
-    "picture": {"parts": [{"modality": "rgb", "data": _PNG}], "composition": "late"},
+    "picture": {"parts": [{"modality": "rgb", "data": PNG}], "composition": "late"},
     "boxes": {
         "parts": [
             {"modality": "det", "values": [{"box": [0.1, 0.2, 0.5, 0.9], "label": "person"}]},
@@ -44,27 +47,36 @@ SEARCHES: dict[str, Any] = {
     },
 }
 
-SEARCH_BODY: dict[str, Any] = {
-    "required": True,
-    "content": {
-        "application/json": {
-            "schema": {"$ref": "#/components/schemas/SearchRequest"},
-            "examples": {name: {"value": value} for name, value in SEARCHES.items()},
-        },
-        "multipart/form-data": {
-            "schema": {
-                "type": "object",
-                "required": ["request"],
-                "properties": {"request": {"type": "string", "description": "The JSON, as above."}},
-                "additionalProperties": {"type": "string", "format": "binary"},
-            },
-            "example": {
-                "request": '{"parts": [{"modality": "rgb", "upload": "photo"}]}',
-                "photo": "(the bytes of a picture)",
-            },
-        },
+SEARCH_BODY = description(
+    "SearchRequest",
+    SEARCHES,
+    {
+        "request": '{"parts": [{"modality": "rgb", "upload": "photo"}]}',
+        "photo": "(the bytes of a picture)",
+    },
+)
+
+PREDICTIONS: dict[str, Any] = {
+    "photo": {"inputs": [{"modality": "rgb", "data": PNG}], "to": ["caption", "color_palette"]},
+    "mix": {
+        "inputs": [
+            {"modality": "caption", "text": "a quiet harbour at dusk"},
+            {"modality": "color_palette", "values": ["#20324a", "#e0a35a"]},
+        ],
+        "to": ["metadata"],
+        "seed": 3,
+        "overview": True,
     },
 }
+
+PREDICT_BODY = description(
+    "PredictRequest",
+    PREDICTIONS,
+    {
+        "request": '{"inputs": [{"modality": "depth", "upload": "room"}], "to": ["rgb", "normal"]}',
+        "room": "(the bytes of a depth map)",
+    },
+)
 
 _SPACES = [{"name": "dinov2_global", "dim": 768}, {"name": "imagebind_global", "dim": 1280}]
 _ITEM = {
@@ -133,6 +145,7 @@ MODELS = _answers(
                 "fingerprint": "9f2c51d0",
                 "license": "Apache-2.0",
                 "inputs": ["rgb", "caption"],
+                "targets": ["caption", "dinov2_global", "imagebind_global"],
                 "spaces": _SPACES,
             }
         ]
@@ -146,8 +159,27 @@ MODALITIES = _answers(
                 "content": ["text", "data", "upload"],
                 "format": "text",
                 "models": ["scenes"],
+                "predicted_by": ["scenes"],
             }
         ]
+    }
+)
+PREDICT = _answers(
+    {
+        "model": "scenes",
+        "license": "Apache-2.0",
+        "seed": 0,
+        "predicted": [
+            {"modality": "caption", "value": "a red cube on grass", "file": None, "problem": None},
+            {
+                "modality": "depth",
+                "value": None,
+                "file": {"name": "depth.png", "data": PNG},
+                "problem": None,
+            },
+        ],
+        "overview": None,
+        "timing_ms": {"read": 3.1, "predict": 412.0, "write": 8.5},
     }
 )
 COLLECTIONS = _answers({"collections": [_COLLECTION]})
@@ -159,6 +191,7 @@ MEDIA: dict[int | str, dict[str, Any]] = {
     200: {
         "content": {
             "image/jpeg": {"schema": {"type": "string", "format": "binary"}, "example": "(bytes)"},
+            "image/png": {"schema": {"type": "string", "format": "binary"}, "example": "(bytes)"},
             "application/json": {"example": {"brightness": 120}},
             "text/plain": {"example": "a harbour"},
         }

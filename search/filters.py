@@ -154,7 +154,7 @@ class IsIn(Filter):
 
 @dataclass(frozen=True)
 class Contains(Filter):
-    """The list attribute holds the text."""
+    """The list attribute holds the text as one of its own; or the text attribute has it somewhere in it."""
 
     key: str
     value: str
@@ -163,15 +163,17 @@ class Contains(Filter):
         _checked_key(self.key)
         if not isinstance(cast(object, self.value), str):
             raise QueryError(
-                f"Lists hold text: contains({self.value!r}) on {self.key!r} needs a string.",
+                f"Texts and lists hold text: contains({self.value!r}) on {self.key!r} needs a string.",
                 code="filter.type",
             )
 
     def mask(self, attributes: pa.Table) -> Mask:
         column = _column(attributes, self.key)
+        if _type_name(column.type) == "str":
+            return _to_mask(pc.match_substring(column, self.value, ignore_case=True))
         if _type_name(column.type) != "list of str":
             raise QueryError(
-                f"'contains' asks a list attribute, but {self.key!r} is {_type_name(column.type)}; "
+                f"'contains' asks a text or a list, but {self.key!r} is {_type_name(column.type)}; "
                 "use == or 'in'.",
                 code="filter.type",
             )
@@ -298,7 +300,7 @@ class Field:
         return IsIn(self._key, tuple(values))
 
     def contains(self, value: str) -> Filter:
-        """The list attribute holds `value`."""
+        """The list attribute holds `value`; or the text attribute, in upper or lower case, somewhere."""
         return Contains(self._key, value)
 
     def exists(self) -> Filter:

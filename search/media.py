@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import hashlib
 import io
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import cast
 
+import numpy as np
 from fastapi import Request
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 
-from ..errors import NotFoundError
+from ..errors import InputError, NotFoundError
+from ..model import Content, Model, draw_value, shown_value
 from ..storage import Asset, Item, Store
 from .pictures import file_of, shown_asset, thumbnail
 
@@ -33,10 +37,7 @@ def item_of(store: Store, collection: str, item_id: str) -> Item:
 
 def media_answer(store: Store, item: Item, modality: str, request: Request) -> Response:
     """The item's asset of one modality: its file, or its value as text or JSON."""
-    asset = next((asset for asset in item.assets if asset.modality == modality), None)
-    if asset is None:
-        known = ", ".join(asset.modality for asset in item.assets) or "nothing"
-        raise NotFoundError(f"Item {item.id!r} has no {modality!r}; it has {known}.", code="media.missing")
+    asset = _asset(item, modality)
     if asset.value is not None:
         kind = PlainTextResponse if isinstance(asset.value, str) else JSONResponse
         return kind(asset.value, headers=HARMLESS)
@@ -46,6 +47,33 @@ def media_answer(store: Store, item: Item, modality: str, request: Request) -> R
         return Response(status_code=304, headers=headers)
     media_type = asset.media_type if asset.media_type in _SHOWN_TYPES else "application/octet-stream"
     return FileResponse(path, media_type=media_type, headers=headers)
+
+
+def picture_answer(store: Store, model: Model, item: Item, modality: str, size: int) -> Response:
+    """The item's asset of one modality as a picture for people, whatever it is; over the item's photo."""
+    value = shown_value(model, modality, _content(store, _asset(item, modality)))
+    if value is None:
+        raise InputError(f"The {modality} of item {item.id!r} says nothing that model {model.name!r} knows.")
+    photo = None
+    if any(asset.modality == "rgb" for asset in item.assets):
+        with suppress(InputError, NotFoundError):  # then without it
+            photo = shown_value(model, "rgb", _content(store, _asset(item, "rgb")))
+    over = photo if isinstance(photo, np.ndarray) else None
+    buffer = io.BytesIO()
+    draw_value(modality, value, over=over, classes=model.parts.classes, size=size).save(buffer, "PNG")
+    return Response(buffer.getvalue(), media_type="image/png", headers=CACHED)
+
+
+def _asset(item: Item, modality: str) -> Asset:
+    asset = next((asset for asset in item.assets if asset.modality == modality), None)
+    if asset is None:
+        known = ", ".join(asset.modality for asset in item.assets) or "nothing"
+        raise NotFoundError(f"Item {item.id!r} has no {modality!r}; it has {known}.", code="media.missing")
+    return asset
+
+
+def _content(store: Store, asset: Asset) -> Content:
+    return file_of(asset, store.assets) if asset.value is None else cast("Content", asset.value)
 
 
 def thumbnail_answer(store: Store, item: Item, size: int, request: Request) -> Response:

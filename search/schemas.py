@@ -2,7 +2,8 @@
 
 A part says its content in exactly one way: `text` (a caption), `values` (boxes, colours, numbers by name),
 `data` (a data URI with base64), `upload` (the name of a file in the same multipart request), or `id` with
-`use` (modality "item": an indexed item's own assets). There is no way to name a path or a URL.
+`use` (modality "item": an indexed item's own assets). `classes` beside a file names what a segmentation's
+colours or ids mean. There is no way to name a path or a URL.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
@@ -18,11 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from ..errors import AnyseekError, InputError, QueryError
 from .filters import Filter, from_wire
-from .query import MAX_PARTS, Content, ItemAssets, Query, QueryPart
+from .query import MAX_PARTS, Content, ItemAssets, Query, QueryPart, with_classes
 from .ranking import DEFAULT_SCORING
 from .where import parse_filter
 
-MAX_TEXT = 10_000
+MAX_TEXT = 2**20  # what the model's reader takes; it cuts long captions
+MAX_CLASSES = 256
 Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=200)]
 Number: TypeAlias = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -38,6 +41,15 @@ class LocatedError(Exception):
         self.error = error
 
 
+@contextmanager
+def located(pointer: str) -> Generator[None]:
+    """Give errors of anyseek that are raised inside their place in the request."""
+    try:
+        yield
+    except AnyseekError as error:
+        raise LocatedError(pointer, error) from error
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -49,10 +61,15 @@ class PartIn(_Strict):
     weight: Number = Field(1.0, description="Signed; negative pushes away, 0 leaves the part out.")
     text: str | None = Field(None, max_length=MAX_TEXT, description="Words of a caption.")
     values: list[JsonValue] | dict[str, JsonValue] | None = Field(
-        None, description="Boxes, colours, or numbers by name."
+        None, description="Boxes, colours, people, outlines, or numbers by name."
     )
     data: str | None = Field(None, description="A file as a data URI with base64.")
     upload: Name | None = Field(None, description="Name of a file in the same multipart request.")
+    classes: dict[str, Name] | None = Field(
+        None,
+        max_length=MAX_CLASSES,
+        description='What the colours or ids of a semseg PNG mean: {"#ff0000": "dog"}.',
+    )
     id: str | None = Field(None, min_length=1, max_length=4096, description="An indexed item.")
     use: list[Name] = Field(
         default_factory=list[str], max_length=32, description="Modalities of that item; none: all it can."
@@ -75,6 +92,19 @@ class SearchRequest(_Strict):
     spaces: dict[str, Number] | None = Field(None, description="Weight of each embedding space.")
     scoring: Literal["cosine", "likelihood", "both"] = DEFAULT_SCORING
     explain: bool = False
+
+
+class PredictRequest(_Strict):
+    """Any modalities of one item, and those to predict from them."""
+
+    inputs: list[PartIn] = Field(
+        min_length=1, max_length=MAX_PARTS, description="As the parts of a search, but without weights."
+    )
+    to: list[Name] = Field(min_length=1, max_length=MAX_PARTS, description="Modalities to predict.")
+    model: Name | None = Field(None, description="One of /v1/models; by default the server's own.")
+    seed: int = Field(0, ge=0, lt=2**63, description="The same seed gives the same answer.")
+    super_resolution: bool = Field(False, description="Predict at twice the size, where the model can.")
+    overview: bool = Field(False, description="Also draw everything on one sheet.")
 
 
 class AssetOut(BaseModel):
@@ -176,22 +206,51 @@ class ModelOut(BaseModel):
     fingerprint: str
     license: str
     inputs: list[str]
+    targets: list[str] = Field(description="Modalities that it predicts.")
     spaces: list[SpaceOut]
 
 
 class ModelsOut(BaseModel):
-    """The models of this library's collections."""
+    """The models that answer here; the first predicts where a request names none."""
 
     models: list[ModelOut]
 
 
+class FileOut(BaseModel):
+    """An ordinary file."""
+
+    name: str
+    data: str = Field(description="Data URI with base64.")
+
+
+class PredictedOut(BaseModel):
+    """One predicted modality: a value or a file, neither where nothing could be read of a generated text."""
+
+    modality: str
+    value: JsonValue = Field(None, description="Text, boxes, colours, people, outlines, or numbers by name.")
+    file: FileOut | None = Field(None, description="A picture, or an array as .npy.")
+    problem: str | None = Field(None, description="What is wrong with a generated text.")
+
+
+class PredictAnswer(BaseModel):
+    """What a model predicted."""
+
+    model: str
+    license: str = Field(description="Of the weights.")
+    seed: int
+    predicted: list[PredictedOut]
+    overview: str | None = Field(None, description="A PNG as a data URI, when asked for.")
+    timing_ms: dict[str, float]
+
+
 class ModalityOut(BaseModel):
-    """A modality, and whether it can be a query here."""
+    """A modality, and whether it can be a query or be predicted here."""
 
     name: str
     content: list[str] = Field(description="The fields of a part that can say it.")
     format: str = Field(description="What to give.")
     models: list[str] = Field(description="Loaded models that read it; none: it cannot be asked here.")
+    predicted_by: list[str] = Field(description="Loaded models that predict it.")
 
 
 class ModalitiesOut(BaseModel):
@@ -235,23 +294,24 @@ def query_from_wire(parts: list[PartIn], uploads: Mapping[str, bytes]) -> Query:
     Raises:
         LocatedError: around a QueryError, with the place of what is wrong.
     """
-    query: list[QueryPart] = []
+    return Query(tuple(parts_from_wire(parts, uploads, "/parts")))
+
+
+def parts_from_wire(parts: list[PartIn], uploads: Mapping[str, bytes], pointer: str) -> list[QueryPart]:
+    """Each part by itself; `pointer` is where they lie in the request. Raises LocatedError like the query."""
+    found: list[QueryPart] = []
     for i, part in enumerate(parts):
-        try:
-            query.append(QueryPart(part.modality, _content(part, uploads), part.weight))
-        except QueryError as error:
-            raise LocatedError(f"/parts/{i}", error) from error
-    return Query(tuple(query))
+        with located(f"{pointer}/{i}"):
+            found.append(QueryPart(part.modality, _content(part, uploads), part.weight))
+    return found
 
 
 def filter_from_wire(where: str | Mapping[str, Any] | None) -> Filter | None:
     """The filter of a request, in either form. Raises LocatedError around a QueryError."""
-    try:
-        if where is None:
-            return None
+    if where is None:
+        return None
+    with located("/where"):
         return parse_filter(where) if isinstance(where, str) else from_wire(where)
-    except QueryError as error:
-        raise LocatedError("/where", error) from error
 
 
 def _part_to_wire(part: QueryPart) -> dict[str, Any]:
@@ -285,16 +345,21 @@ def _content(part: PartIn, uploads: Mapping[str, bytes]) -> Content:
         return ItemAssets(part.id, tuple(part.use))
     if part.use:
         raise QueryError("Only a part with an item's id has a use.", code="query.content")
-    if part.data is not None:
-        return _from_data_uri(part.data)
-    if part.upload is not None:
-        if part.upload not in uploads:
-            known = ", ".join(uploads) or "none; send multipart/form-data"
-            raise QueryError(f"No uploaded file {part.upload!r}; uploaded: {known}.", code="query.content")
-        return uploads[part.upload]
     content = part.text if part.text is not None else part.values
-    assert content is not None
-    return content
+    if content is None:
+        content = _from_data_uri(part.data) if part.data is not None else _uploaded(part.upload, uploads)
+    if part.classes is None:
+        return content
+    if part.modality != "semseg" or not isinstance(content, bytes):
+        raise QueryError("classes go with the file of a semseg part.", code="query.content")
+    return with_classes(content, part.classes)
+
+
+def _uploaded(name: str | None, uploads: Mapping[str, bytes]) -> bytes:
+    if name is None or name not in uploads:
+        known = ", ".join(uploads) or "none; send multipart/form-data"
+        raise QueryError(f"No uploaded file {name!r}; uploaded: {known}.", code="query.content")
+    return uploads[name]
 
 
 def _from_data_uri(uri: str) -> bytes:

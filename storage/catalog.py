@@ -299,6 +299,7 @@ def _collection(connection: Connection, row: Row[Any]) -> Collection:
         num_items=row.num_items,
         revision=row.revision,
         created_at=row.created_at,
+        gallery=row.gallery,
     )
 
 

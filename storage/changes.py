@@ -32,6 +32,7 @@ def add_collection(
     fingerprint: str,
     spaces: Sequence[SpaceRecord],
     views: Sequence[str],
+    gallery: str,
 ) -> str:
     """Insert an empty collection; returns its id."""
     collection_id = uuid4().hex[:12]
@@ -48,6 +49,7 @@ def add_collection(
             removals_since=0,
             last_generation=0,
             created_at=datetime.now(UTC),
+            gallery=gallery,
         )
     )
     return collection_id

@@ -35,6 +35,7 @@ class Collection:
     """A named set of items, all embedded by one model.
 
     `revision` grows with every change that a search could see; `fingerprint` names the exact model;
+    `gallery` says where vectors come from: `predicted` by the model, or words that name other networks;
     `attributes` maps each attribute key seen so far to its type: bool, int, float, str or list[str].
     """
 
@@ -48,6 +49,7 @@ class Collection:
     num_items: int
     revision: int
     created_at: datetime
+    gallery: str = "predicted"
 
     def space(self, name: str) -> SpaceRecord | None:
         """The space of that name, or None."""

@@ -8,7 +8,7 @@ from ..errors import StorageError
 
 # All revisions under migrations/versions, oldest first; a test holds the two together. Naming them here keeps
 # Alembic out of every start-up that has nothing to migrate.
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 
 
 def is_current(connection: Connection) -> bool:

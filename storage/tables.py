@@ -72,6 +72,7 @@ collections = Table(
     Column("removals_since", Integer, nullable=False),
     Column("last_generation", Integer, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
+    Column("gallery", String, nullable=False, server_default="predicted"),
 )
 
 attributes = Table(

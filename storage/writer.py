@@ -81,12 +81,19 @@ class Writer:
             self._lock.release()
 
     def create_collection(
-        self, name: str, *, model: str, fingerprint: str, spaces: Sequence[SpaceRecord], views: Sequence[str]
+        self,
+        name: str,
+        *,
+        model: str,
+        fingerprint: str,
+        spaces: Sequence[SpaceRecord],
+        views: Sequence[str],
+        gallery: str = "predicted",
     ) -> Collection:
-        """A new empty collection, or the existing one of the same model, spaces and views.
+        """A new empty collection, or the existing one of the same model, spaces, views and gallery.
 
         Raises:
-            ConflictError: the name is taken by a collection of another model, other spaces or views.
+            ConflictError: the name is taken by a collection of another model, other spaces, views or gallery.
             InputError: the name has characters other than letters, digits, spaces and `._-`; a space or view
                 is missing, comes twice or has characters other than `A-Za-z0-9_-`.
         """
@@ -95,10 +102,22 @@ class Writer:
             taken = connection.execute(select(t.collections.c.id).where(t.collections.c.name == name)).first()
             if taken is None:
                 changes.add_collection(
-                    connection, name, model=model, fingerprint=fingerprint, spaces=spaces, views=views
+                    connection,
+                    name,
+                    model=model,
+                    fingerprint=fingerprint,
+                    spaces=spaces,
+                    views=views,
+                    gallery=gallery,
                 )
             collection = find_collection(connection, name)
         _check_same(collection, model, fingerprint, spaces, views)
+        if collection.gallery != gallery:
+            raise ConflictError(
+                f"Collection '{name}' holds vectors of the gallery '{collection.gallery}', not of "
+                f"'{gallery}'; the two do not mix. Index with the same gallery, or into another collection.",
+                code="collection.gallery",
+            )
         return collection
 
     def delete_collection(self, name: str) -> None:

@@ -7,7 +7,7 @@ cannot grow beyond the limit.
 import io
 import math
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -33,7 +33,7 @@ def read_array(content: Content, *, name: str, max_bytes: int, keys: tuple[str, 
     """Read one array of booleans, integers or real numbers.
 
     Args:
-        content: path or bytes of a .npy or .npz file, or an array.
+        content: path or bytes of a .npy or .npz file, an array, or nested lists of numbers.
         name: what messages call it.
         max_bytes: limit of the file and of the array in memory.
         keys: names to look for in an archive, the first that is there; an archive of one array needs none.
@@ -48,6 +48,8 @@ def read_array(content: Content, *, name: str, max_bytes: int, keys: tuple[str, 
     if isinstance(content, np.ndarray):
         _check(content.shape, content.dtype, name, max_bytes)
         return content
+    if isinstance(content, Sequence) and not isinstance(content, str | bytes):
+        return read_array(_listed_numbers(content, name), name=name, max_bytes=max_bytes)
     data = _data(content, name, max_bytes)
     if data.startswith(_NPY):
         return _read_npy(io.BytesIO(data), name, max_bytes)
@@ -90,6 +92,13 @@ def _data(content: Content, name: str, max_bytes: int) -> bytes:
     if not is_numpy(data):
         raise InputError(f"{name}: not one of {FORMATS}.")
     return data
+
+
+def _listed_numbers(content: Sequence[object], name: str) -> np.ndarray:
+    try:
+        return np.array(content, np.float64)
+    except Exception as error:  # texts, lists of different lengths, numbers beyond 64 bits, ...
+        raise InputError(f"{name}: the lists are no array of numbers ({str(error)[:200]}).") from error
 
 
 def _opened(data: bytes, name: str) -> zipfile.ZipFile:

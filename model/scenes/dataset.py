@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from .describe import attributes, boxes, caption, metadata, palette
+from ..conversions import main_colors
+from .describe import attributes, boxes, caption, metadata
 from .render import MAX_DEPTH, Rendering, render
 from .scene import Scene, Split
 
@@ -45,7 +46,7 @@ def describe_scene(scene: Scene, size: int = 96, rendering: int = 0) -> SceneRec
         rendering=image,
         caption=caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
         boxes=boxes(scene, image),
-        palette=palette(image.rgb),
+        palette=main_colors(image.rgb),
         metadata=metadata(scene, image),
         attributes=attributes(scene),
     )

@@ -1,10 +1,11 @@
-"""What a scene's files say beside its pixels: caption, boxes, people, palette, metadata, attributes."""
+"""What a scene's files say beside its pixels: caption, boxes, people, metadata, attributes."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conversions import picture_statistics
 from .people import joints
 from .render import Rendering
 from .scene import PERSON, SEMSEG_CLASSES, Place, Scene, SceneObject, View
@@ -119,32 +120,6 @@ def people(scene: Scene, rendering: Rendering, view: View) -> list[dict[str, obj
     return found
 
 
-def palette(rgb: NDArray[np.uint8], num_colors: int = 7) -> list[str]:
-    """Find the main colours of an image as "#rrggbb", largest share first (k-means, seeded by far points).
-
-    Far points as seeds keep small saturated objects, which a median cut averages away.
-    """
-    step = max(1, rgb.shape[0] // 48)
-    pixels = rgb[::step, ::step].reshape(-1, 3).astype(np.float32)
-    centres = pixels.mean(0, keepdims=True)
-    nearest = np.full(len(pixels), np.inf, dtype=np.float32)
-    for _ in range(num_colors - 1):
-        nearest = np.minimum(nearest, ((pixels - centres[-1]) ** 2).sum(1))
-        centres = np.concatenate([centres, pixels[int(nearest.argmax())][None]])
-    counts = np.zeros(num_colors, dtype=np.intp)
-    for _ in range(4):
-        gaps = (centres * centres).sum(1) - 2 * pixels @ centres.T
-        owner = gaps.argmin(1)
-        counts = np.bincount(owner, minlength=num_colors)
-        sums = np.stack([np.bincount(owner, pixels[:, c], num_colors) for c in range(3)], axis=1)
-        centres = np.where(counts[:, None] > 0, sums / np.maximum(counts, 1)[:, None], centres).astype(
-            np.float32
-        )
-    order = np.argsort(-counts, kind="stable")
-    table = np.unique(np.round(centres[order]).astype(int), axis=0, return_index=True)[1]
-    return ["#{:02x}{:02x}{:02x}".format(*np.round(centres[order[i]]).astype(int)) for i in sorted(table)]
-
-
 def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dict[str, float | int]:
     """Measure an image and its scene under the names of 4M-21's metadata (arXiv 2406.09406).
 
@@ -153,8 +128,7 @@ def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dic
         rendering: of that scene.
         text: also measure this caption.
     """
-    rgb = rendering.rgb.astype(np.float32)
-    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    height, width = rendering.semseg.shape
     seen = [item for item, share in zip(scene.objects, rendering.visible, strict=True) if share > 0.05]
     shares = np.bincount(rendering.semseg.ravel(), minlength=len(SEMSEG_CLASSES)) / rendering.semseg.size
     hidden = [1 - share for share in rendering.visible]
@@ -166,18 +140,14 @@ def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dic
             "caption_n_sentences": 1,
         }
     return {
-        "original_width": rgb.shape[1],
-        "original_height": rgb.shape[0],
+        "original_width": width,
+        "original_height": height,
         **words,
         "n_humans": sum(item.kind == PERSON for item in seen),
         "n_sam_instances": len(seen),
         "n_coco_instances": len(seen),
         "coco_instance_diversity": len({item.kind for item in seen}),
-        "colorfulness": round(_colorfulness(rgb), 3),
-        "brightness": round(float(grey.mean()), 3),
-        "contrast": round(float(grey.std()), 3),
-        "saturation": round(float(_saturation(rgb)), 3),
-        "entropy": round(_entropy(grey), 4),
+        **picture_statistics(rendering.rgb),
         "walkability": round(float(sum(shares[SEMSEG_CLASSES.index(name)] for name in _WALKABLE)), 4),
         "objectness": round(float(shares[_FIRST_OBJECT:].sum()), 4),
         "semantic_diversity": int((shares > 0.001).sum()),
@@ -247,25 +217,6 @@ def _beside(told: list[SceneObject], things: list[str]) -> str:
     near = 1 + int(np.argmin(gaps))
     rest = [thing for i, thing in enumerate(things) if i not in (0, near)]
     return f"{things[0]} next to {things[near]}" + (f", with {_join(rest)}," if rest else "")
-
-
-def _colorfulness(rgb: NDArray[np.float32]) -> float:
-    """Hasler and Suesstrunk, "Measuring colourfulness in natural images" (2003)."""
-    red_green = rgb[..., 0] - rgb[..., 1]
-    yellow_blue = (rgb[..., 0] + rgb[..., 1]) / 2 - rgb[..., 2]
-    spread = np.hypot(red_green.std(), yellow_blue.std())
-    return float(spread + 0.3 * np.hypot(red_green.mean(), yellow_blue.mean()))
-
-
-def _saturation(rgb: NDArray[np.float32]) -> np.floating:
-    high, low = rgb.max(-1), rgb.min(-1)
-    return (255 * (high - low) / np.maximum(high, 1)).mean()
-
-
-def _entropy(grey: NDArray[np.float32]) -> float:
-    share = np.bincount(grey.astype(np.uint8).ravel(), minlength=256) / grey.size
-    share = share[share > 0]
-    return float(-(share * np.log2(share)).sum())
 
 
 def _geometric_complexity(normal: NDArray[np.float32]) -> float:

@@ -1,8 +1,8 @@
 """Diffusion: how much noise there is at each time, and how to walk from noise back to an image.
 
-Schedules and steps follow DDPM (arXiv 2006.11239) and DDIM (arXiv 2010.02502); zero terminal SNR and the
-choice of times arXiv 2305.08891; the shifted cosine arXiv 2301.11093. Arrays are kept in numpy, so that a
-model built on the meta device has its tables too.
+Schedules and steps follow DDPM (arXiv 2006.11239), DDIM (arXiv 2010.02502) and PNDM (arXiv 2202.09778); zero
+terminal SNR and the choice of times arXiv 2305.08891; the shifted cosine arXiv 2301.11093. Arrays are kept in
+numpy, so that a model built on the meta device has its tables too.
 """
 
 import math
@@ -24,7 +24,7 @@ Denoise = Callable[[Tensor, Tensor], Tensor]
 Progress = Callable[[int, int], None]
 """Told after each step: steps done, steps in all."""
 
-SAMPLERS = ("ddim", "ddpm")
+SAMPLERS = ("ddim", "ddpm", "pndm")
 PREDICTIONS = ("sample", "epsilon", "v_prediction")
 SCHEDULES = ("linear", "scaled_linear", "squaredcos_cap_v2", "shifted_cosine:<shift>")
 
@@ -32,6 +32,13 @@ _BETAS = (1e-4, 0.02)
 _MAX_BETA = 0.999
 _MAX_LOG_SNR = 15.0
 _MIN_VARIANCE = 1e-20
+# Of Adams and Bashforth, for the noise seen now, one step ago, two, three.
+_MULTISTEP = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
 
 
 class Denoiser(Protocol):
@@ -169,7 +176,8 @@ class Diffusion:
             (`v_prediction`, arXiv 2202.00512).
         clip: whether images are cut to -1..1 at each step. Dynamic thresholding (arXiv 2205.11487) with its
             published maximum of 1 is the same.
-        sampler: `ddim`, deterministic from its starting noise, or `ddpm`.
+        sampler: `ddim`, deterministic from its starting noise; `pndm`, likewise, which learns from its last
+            steps where the next one leads; or `ddpm`.
 
     Raises:
         ModelError: an unknown schedule, prediction or sampler, or a noise prediction at pure noise, which
@@ -213,6 +221,26 @@ class Diffusion:
         before = self._alpha(time - stride)
         return math.sqrt(before) * clean + math.sqrt(1 - before) * noise
 
+    def pndm_step(self, output: Tensor, x: Tensor, time: int, stride: int, seen: list[Tensor]) -> Tensor:
+        """As `ddim_step`, along a noise extrapolated from this step and up to three before (PLMS).
+
+        Steps of fewer noises begin, instead of the paper's Runge-Kutta ones of four passes each: the first
+        is that of DDIM. `stride` is the same in all steps.
+
+        Args:
+            output, x, time, stride: as in `ddim_step`.
+            seen: noises of the steps before, latest first, empty at the start; that of this step is added.
+        """
+        now, before = self._alpha(time), self._alpha(time - stride)
+        clean, noise = self._split(output, x, now)
+        seen.insert(0, noise)
+        del seen[len(_MULTISTEP) :]
+        if len(seen) > 1:
+            weights = _MULTISTEP[len(seen) - 1]
+            noise = torch.stack([weight * one for weight, one in zip(weights, seen, strict=True)]).sum(0)
+            clean = self._clipped((x - math.sqrt(1 - now) * noise) / math.sqrt(now))
+        return math.sqrt(before) * clean + math.sqrt(1 - before) * noise
+
     def ddpm_step(self, output: Tensor, x: Tensor, time: int, stride: int, fresh: Tensor) -> Tensor:
         """From `x` at `time` to `stride` times earlier, adding `fresh` noise except at time 0."""
         now, before = self._alpha(time), self._alpha(time - stride)
@@ -234,24 +262,26 @@ class Diffusion:
         Args:
             denoise: the network under its condition.
             noise: where to start, and for `ddpm` what to add.
-            num_steps: for `ddim` at `trailing` times (see `sampling_times`), for `ddpm` at `leading` ones.
+            num_steps: at `trailing` times (see `sampling_times`), for `ddpm` at `leading` ones.
             progress: called after each step.
 
         Returns:
             float32 (B, C, H, W).
         """
-        is_ddim = self.sampler == "ddim"
-        times = sampling_times(num_steps, self.num_times, "trailing" if is_ddim else "leading")
+        times = sampling_times(num_steps, self.num_times, "leading" if self.sampler == "ddpm" else "trailing")
         stride = self.num_times // num_steps
+        seen: list[Tensor] = []
         x = noise.draw()
         if self.prediction == "epsilon" and self.alphas[times[0]] == 0:
             raise ModelError("A network that predicts noise cannot start at pure noise (zero terminal SNR).")
         for step, time in enumerate(times):
             output = denoise(x, torch.tensor([time], device=x.device)).float()
-            if is_ddim:
-                x = self.ddim_step(output, x, time, stride)
-            else:
+            if self.sampler == "ddpm":
                 x = self.ddpm_step(output, x, time, stride, noise.draw())
+            elif self.sampler == "pndm":
+                x = self.pndm_step(output, x, time, stride, seen)
+            else:
+                x = self.ddim_step(output, x, time, stride)
             if progress is not None:
                 progress(step + 1, len(times))
         return x
@@ -272,4 +302,7 @@ class Diffusion:
             clean, noise = (x - rest * output) / image, output
         else:
             clean, noise = image * x - rest * output, image * output + rest * x
-        return clean.clamp(-1, 1) if self.clip else clean, noise
+        return self._clipped(clean), noise
+
+    def _clipped(self, clean: Tensor) -> Tensor:
+        return clean.clamp(-1, 1) if self.clip else clean

@@ -34,7 +34,7 @@ class DiffusionTokenizerConfig(TokenizerConfig):
         prediction_type: `sample`, `epsilon` or `v_prediction`.
         clip_sample, thresholding: either cuts images to -1..1 at each step.
         zero_terminal_snr: whether the last time is pure noise.
-        scheduler: `ddim` or `ddpm`.
+        scheduler: `ddim`, `ddpm` or `pndm`.
         conditioning: how codes enter; the published networks know one way each, whatever is written here.
         dec_transformer_dropout: of training only; kept because files may carry it.
         presets: sizes of decoders that have no published name.

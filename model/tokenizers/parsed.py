@@ -105,7 +105,9 @@ def _read_palette(text: str) -> Reading:
 
 
 def _read_poses(text: str) -> Reading:
-    poses = string_to_poses(text)
+    poses = [
+        pose for pose in string_to_poses(text) if pose.box[0] < pose.box[2] and pose.box[1] < pose.box[3]
+    ]
     return poses, WORDS_PER_PERSON * len(poses) if poses else int(text.strip() == NOBODY)
 
 

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
-from ..scenes import MAX_DEPTH, Rendering, Scene, boxes, caption, metadata, palette, people, render
+from ..conversions import main_colors
+from ..scenes import MAX_DEPTH, Rendering, Scene, boxes, caption, metadata, people, render
 from ..scenes.scene import Split
 
 SCENES_PER_SHARD = 250
@@ -122,7 +123,7 @@ def _write_shard(folder: Path, split: Split, seed: int, size: int, num_scenes: i
                     "captions": [whole, caption(scene, rng), caption(scene, rng, detail=0.7)],
                     "boxes": boxes(scene, image),
                     "people": people(scene, image, view),
-                    "palette": palette(image.rgb),
+                    "palette": main_colors(image.rgb),
                     "metadata": metadata(scene, image, whole),
                     "visible": image.visible,
                 }

@@ -73,7 +73,7 @@ def test_a_folder_becomes_a_collection(store: Store, indexer: Indexer, pictures:
     }
     assert item.attributes["year"] == 2024
     assert item.source == str(root)
-    assert set(report.seconds) == {"scan", "read", "embed", "store", "publish"}
+    assert set(report.seconds) == {"scan", "read", "embed", "predict", "store", "publish"}
     assert report.to_json()["errors"] == 0
 
 

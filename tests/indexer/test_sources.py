@@ -339,6 +339,12 @@ def test_every_side_file_is_a_modality_of_the_table() -> None:
     assert not {name for name in raw_names if name not in SIDE_FILES}
 
 
+def test_legends_of_label_maps_are_no_items(tmp_path: Path) -> None:
+    root = make(tmp_path, "park.semseg.png", "park.classes.json", "Classes.json", "park.semseg.classes.json")
+    (item,) = FolderSource(root).scan()
+    assert (item.id, set(item.files)) == ("park", {"semseg"})
+
+
 def test_a_scan_keeps_what_the_source_gave(tmp_path: Path) -> None:
     root = make(tmp_path, "caf\udce9.jpg", "a.jpg", "a.json", "a.depth.exr", "b.caption.txt")
     source = FolderSource(root)

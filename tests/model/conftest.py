@@ -1,17 +1,20 @@
-"""A tiny seeded model as a folder, for tests of everything that opens one."""
+"""Tiny seeded models, for tests of everything that opens one, and values of every modality."""
 
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from anyseek.model import Model, load_model
 from anyseek.model.checkpoint import save_checkpoint
 from anyseek.model.fourm import FourM
 from anyseek.model.presets import FourMConfig
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.training.vocabulary import build_vocabulary
+from anyseek.model.values import INSTANCE, PERSON
 
 INPUTS = ("rgb@32", "caption", "det", "metadata", "color_palette")
 SPACES = {"dinov2_global": 24, "imagebind_global": 40}
@@ -71,3 +74,61 @@ def make_bundle() -> Callable[..., Path]:
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that `load_model` opens; not to be changed."""
     return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture(scope="session")
+def any_model(any_bundle: Path) -> Model:
+    """Takes and gives every modality, in float32 on the processor."""
+    return load_model(any_bundle, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def draw_values() -> Callable[..., dict[str, np.ndarray]]:
+    """`draw_item`."""
+    return draw_item
+
+
+def draw_item(model: Model, seed: int = 0) -> dict[str, np.ndarray]:
+    """Random values of every modality that a model takes, as its reader gives them."""
+    random = np.random.default_rng(seed)
+    texts: dict[str, Any] = {
+        "caption": "a red cube stands behind a small dog"[: 8 + seed % 20],
+        "det": [{"box": [0.1, 0.2, 0.5, 0.9], "label": "dog"}] * (1 + seed % 3),
+        "metadata": {"brightness": int(random.integers(256)), "contrast": 30},
+        "color_palette": [random.integers(0, 256, 3).tolist() for _ in range(1 + seed % 4)],
+    }
+    item: dict[str, np.ndarray] = {}
+    for raw, row in model.parts.inputs.items():
+        size, channels = row.image_size or 0, row.channels or 0
+        if raw in texts:
+            item[raw] = model.embedder.read(raw, texts[raw])
+        elif raw in ("rgb", "normal"):
+            item[raw] = random.integers(0, 256, (size, size, 3), np.uint8)
+        elif raw == "semseg":
+            item[raw] = random.integers(0, len(model.parts.classes) + 1, (size, size)).astype(np.uint8)
+        elif raw in ("canny_edge", "sam_edge"):
+            item[raw] = 255 * (random.random((size, size)) < 0.2).astype(np.uint8)
+        elif raw == "human_poses":
+            item[raw] = draw_people(random, 1 + seed % 3)
+        elif raw == "sam_instance":
+            item[raw] = draw_instances(random, 1 + seed % 4)
+        else:
+            shapes = {"depth": (size, size), "t5_caption": (1 + seed % 9, channels)}
+            grid = (channels, *(row.grid or ())) if row.positions == "2d" else (channels,)
+            item[raw] = random.standard_normal(shapes.get(raw, grid), np.float32)
+    return item
+
+
+def draw_people(random: np.random.Generator, count: int) -> np.ndarray:
+    people = np.zeros(count, PERSON)
+    for name in PERSON.names or ():
+        people[name] = random.uniform(0, 1, people[name].shape)
+    return people
+
+
+def draw_instances(random: np.random.Generator, count: int) -> np.ndarray:
+    found = np.zeros(count, INSTANCE)
+    found["point"] = random.integers(0, 224, (count, 2))
+    found["box"] = np.sort(random.integers(0, 224, (count, 2, 2)), axis=1).reshape(count, 4)
+    found["mask"] = random.integers(0, 2, (count, 64, 64))
+    return found

@@ -149,6 +149,44 @@ def test_half_precision_files_are_cast_on_load(tmp_path: Path) -> None:
     assert {p.dtype for p in load_fourm(path, dtype=torch.bfloat16).state_dict().values()} == {torch.bfloat16}
 
 
+def test_files_in_8_bits_are_a_quarter_and_near_the_model(tmp_path: Path) -> None:
+    model = FourM(CONFIG).eval()
+    whole, small = tmp_path / "whole.safetensors", tmp_path / "small.safetensors"
+    save_checkpoint(model, whole)
+    save_checkpoint(model, small, dtype=torch.int8)
+    assert small.stat().st_size < 0.35 * whole.stat().st_size
+    opened, loaded = open_checkpoint(small), load_fourm(small)
+    assert opened.file.tensors.keys() == TensorFile(whole).tensors.keys()
+    for name, tensor in model.state_dict().items():
+        if tensor.ndim >= 2:
+            step = tensor.abs().amax(-1, keepdim=True) / 127
+            assert bool(((loaded.state_dict()[name] - tensor).abs() <= 0.501 * step + 1e-12).all()), name
+    torch.testing.assert_close(logits(loaded), logits(model), rtol=0.1, atol=0.1)
+    load_fourm(opened)
+    assert opened.bytes_read == small.stat().st_size
+    tokenizer = VQVAE(TOKENIZER).eval()
+    save_checkpoint(tokenizer, small, dtype=torch.int8)
+    codes = torch.randint(TOKENIZER.codebook_size, (4, TOKENIZER.num_codebooks))
+    torch.testing.assert_close(
+        load_tokenizer(small).decode(codes), tokenizer.decode(codes), rtol=0.1, atol=0.1
+    )
+
+
+def test_scales_that_fit_no_tensor_are_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "small.safetensors"
+    name = "decoder_proj_context.weight"
+    for spoil in (
+        lambda tensors: tensors.pop(name),
+        lambda tensors: tensors.update({name: tensors[name].float()}),
+        lambda tensors: tensors.update({name + ".int8_scale": torch.ones(3)}),
+        lambda tensors: tensors.update({name + ".int8_scale": tensors[name + ".int8_scale"].half()}),
+    ):
+        save_checkpoint(FourM(CONFIG), path, dtype=torch.int8)
+        rewrite(path, lambda tensors, _, spoil=spoil: spoil(tensors))
+        with pytest.raises(CheckpointError, match=r"decoder_proj_context\.weight.int8_scale"):
+            load_fourm(path)
+
+
 @pytest.mark.parametrize("dropped", ["encoder_", "decoder_", None])
 def test_tied_tensors_are_accepted_under_either_or_both_names(saved: Path, dropped: str | None) -> None:
     expected = logits(load_fourm(saved))

@@ -19,14 +19,20 @@ import pytest
 import torch
 from anyseek.model.checkpoint import load_fourm, load_tokenizer
 from anyseek.model.drafts import PUBLISHED_CONTROLS, Draft
+from anyseek.model.encoding import TO_TOKENIZER
 from anyseek.model.fourm import FourM
 from anyseek.model.generate import Conditions, Generator
 from anyseek.model.guidance import Part
 from anyseek.model.images import array_image, crop_resize
-from anyseek.model.inputs import MIN_SCORE, normalize_pixels
+from anyseek.model.inputs import normalize_pixels
 from anyseek.model.modalities import get_modality
 from anyseek.model.plans import TargetPlan
 from anyseek.model.presets import FourMConfig
+from anyseek.model.readers.depth import standardize
+from anyseek.model.readers.labels import shift_labels
+from anyseek.model.readers.masks import fill_polygons
+from anyseek.model.readers.pictures import mirror_normals
+from anyseek.model.readers.texts import MIN_SCORE
 from anyseek.model.sampling import Drawn, SeededChooser, Step, filter_logits
 from anyseek.model.schedule import cosine_schedule, linear_schedule, temperature_schedule, token_schedule
 from anyseek.model.tokenizers.build import build_tokenizer, parse_tokenizer_config
@@ -64,8 +70,6 @@ ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
 
 NO_SEQUENCE_TARGET = "sequences are not generated yet"
-NO_SAM = "the SAM instance modality is not built yet"
-NO_TOKENIZER_INPUT = "inputs of image tokenizers are not prepared yet"
 
 
 @dataclass(frozen=True)
@@ -933,15 +937,24 @@ def probability(logits: Tensor, tokens: np.ndarray, step: Step) -> Tensor:
 
 
 def preproc_cases(path: Path) -> Iterator[Case]:
-    missing = {"sam": NO_SAM}
-    checks = {"rgb/imagenet": check_normalisation, "rgb/crop_resize_u8": check_crop}
+    checks = {
+        "rgb/imagenet": check_normalisation,
+        "rgb/crop_resize_u8": check_crop,
+        "rgb/minus1_1": lambda data: check_prepared("rgb", data["rgb/u8"], data["rgb/minus1_1"]),
+        "normal/tensor": lambda data: check_prepared("normal", data["normal/u8"], data["normal/tensor"]),
+        "normal/hflip_u8": check_mirror,
+        "depth/standardized": check_depth,
+        "semseg/shifted": check_labels,
+    }
     with np.load(path) as data:
         outputs = [key for key in data.files if not key.endswith(("/u8", "/u16", "_in_u8"))]
     for name in outputs:
         if name in checks:
             yield Case(f"preproc/{name}", lambda name=name: checks[name](arrays(path)))
+        elif name.startswith("sam/"):
+            yield Case(f"preproc/{name}", lambda name=name: check_polygons(arrays(path), name))
         else:
-            yield Case(f"preproc/{name}", None, missing.get(name.partition("/")[0], NO_TOKENIZER_INPUT))
+            yield Case(f"preproc/{name}", None, "no array of this name is known")
 
 
 def check_normalisation(data: dict[str, np.ndarray]) -> None:
@@ -951,3 +964,33 @@ def check_normalisation(data: dict[str, np.ndarray]) -> None:
 def check_crop(data: dict[str, np.ndarray]) -> None:
     expected = data["rgb/crop_resize_u8"]
     assert_agrees("crop", crop_resize(array_image(data["rgb/crop_in_u8"]), expected.shape[0]), expected)
+
+
+def check_prepared(raw: str, value: np.ndarray, expected: np.ndarray) -> None:
+    assert_agrees(raw, TO_TOKENIZER[raw](value), expected)
+
+
+def check_mirror(data: dict[str, np.ndarray]) -> None:
+    assert_agrees("mirror", mirror_normals(data["normal/u8"]), data["normal/hflip_u8"])
+
+
+def check_depth(data: dict[str, np.ndarray]) -> None:
+    check_prepared("depth", standardize(data["depth/u16"] / np.float32(65535)), data["depth/standardized"])
+
+
+def check_labels(data: dict[str, np.ndarray]) -> None:
+    check_prepared("semseg", shift_labels(data["semseg/u8"]), data["semseg/shifted"])
+
+
+def check_polygons(data: dict[str, np.ndarray], name: str) -> None:
+    """Polygons in the frame, rasterised in their boxes: each alone, then all masks and boxes."""
+    polygons = [data[f"sam/poly{i}"][:, 0] for i in range(len(data["sam/masks"]))]
+    boxes = np.stack([[*polygon.min(0), *polygon.max(0)] for polygon in polygons])
+    masks = np.stack([fill_polygons([one], box) for one, box in zip(polygons, boxes.tolist(), strict=True)])
+    if name == "sam/masks":
+        assert_agrees(name, masks, data[name])
+    elif name == "sam/bboxes_hmin_wmin_hmax_wmax":
+        assert_agrees(name, boxes[:, [1, 0, 3, 2]].astype(np.float64), data[name])
+    else:
+        index = int(name.removeprefix("sam/poly"))
+        assert_agrees(name, masks[index], data["sam/masks"][index])

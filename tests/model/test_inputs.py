@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from anyseek.errors import InputError, LimitError, ModelError
 from anyseek.model.images import ImageLimits, array_image, crop_resize, decode_image
-from anyseek.model.inputs import InputLimits, InputReader, normalize_pixels, parse_boxes
+from anyseek.model.inputs import InputLimits, InputReader, normalize_pixels
 from anyseek.model.modalities import get_modality
+from anyseek.model.readers.texts import parse_boxes
 from anyseek.model.tokenizers.text import TextTokenizer
 from anyseek.model.training.vocabulary import build_vocabulary
 from PIL import Image, ImageOps

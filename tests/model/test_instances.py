@@ -10,7 +10,7 @@ from anyseek.errors import QueryError
 from anyseek.model.drafts import ControlIds, Draft
 from anyseek.model.fourm import FourM
 from anyseek.model.generate import Generator
-from anyseek.model.instances import PLAN, TARGET, decode_masks, merge, predict_instances
+from anyseek.model.instances import PLAN, TARGET, merge, merge_answers, predict_instances, write_answers
 from anyseek.model.presets import FourMConfig
 from anyseek.model.tokenizers.instances import InstanceCode, PointInstances, grid_points, instances_to_string
 from anyseek.model.tokenizers.text import TextTokenizer
@@ -29,7 +29,7 @@ class DiscTokenizer:
     """Every code stands for a disc that fills its box; the first code says how large."""
 
     def codebook(self) -> Tensor:
-        return torch.zeros(1)
+        return torch.zeros(1, 960, 1)
 
     def decode(self, ids: Tensor) -> Tensor:
         assert ids.shape[1:] == (4, 4)
@@ -43,6 +43,7 @@ class ScriptedGenerator:
 
     def __init__(self, noise: int = 0) -> None:
         self.noise, self.asked = noise, []
+        self.ending: list[int] = []
 
     def generate(
         self,
@@ -60,7 +61,8 @@ class ScriptedGenerator:
             places = [(int(words[i + 2][3:]), int(words[i + 1][3:])) for i in range(0, len(words), 3)]
             self.asked.append(places)
             answers = [PointInstances(x, y, tuple(self._at(x, y))) for x, y in places]
-            results.append({TARGET: TEXT.encode(instances_to_string(answers) + " polygon v0=1")})
+            words = TEXT.encode(instances_to_string(answers) + " polygon v0=1")
+            results.append({TARGET: np.asarray([*words, *self.ending])})
         return results
 
     def _at(self, x: int, y: int) -> list[InstanceCode]:
@@ -103,11 +105,31 @@ def test_few_points_find_what_they_touch() -> None:
         find(points=[(224, 3)])
 
 
+def test_an_instance_says_where_it_was_asked_and_how_it_looks_in_its_box() -> None:
+    (one,) = find(points=[(150, 100)])[0]
+    assert one.point == (150, 100)
+    assert one.crop.shape == (64, 64)
+    assert one.crop.mean() == pytest.approx(np.pi / 4 * 0.95**2, rel=0.05)
+    assert not one.crop[0, 0]
+
+
 def test_masks_that_only_touch_stay_apart_and_empty_ones_go() -> None:
     codes = [InstanceCode((0, 0, 100, 100), (900,) * 16), InstanceCode((50, 0, 150, 100), (900,) * 16)]
-    masks = decode_masks([*codes, InstanceCode((9, 9, 10, 10), (0,) * 16)], DiscTokenizer())
-    assert [one.votes for one in merge([*codes, codes[0]], masks)] == [1, 1]
-    assert merge([], np.zeros((0, 224, 224), bool)) == []
+    codes.append(InstanceCode((9, 9, 10, 10), (0,) * 16))
+    found = merge_answers(
+        [PointInstances(1, 2, tuple(codes)), PointInstances(3, 4, (codes[0],))], DiscTokenizer()
+    )
+    assert [(one.box, one.votes) for one in found] == [(codes[0].box, 2), (codes[1].box, 1)]
+    assert merge([]) == []
+
+
+def test_texts_of_all_passes_are_one_text_whatever_ends_them() -> None:
+    generator: Any = ScriptedGenerator()
+    plain = write_answers(generator, {}, TEXT)
+    generator.ending = [TEXT.eos_id, 7]
+    ended = write_answers(generator, {}, TEXT)
+    assert np.array_equal(ended, plain)
+    assert TEXT.decode(plain).count("point") == 49
 
 
 def test_random_models_give_something_or_nothing_but_no_exception() -> None:

@@ -16,7 +16,6 @@ from anyseek.model.scenes import (
     describe_scene,
     encode_depth,
     metadata,
-    palette,
     render,
     write_scenes,
 )
@@ -192,17 +191,6 @@ def test_partial_caption_still_names_an_object():
     scene = Scene.sample(2, 0)
     text = caption(scene, np.random.default_rng(0), detail=0.0)
     assert any(shape in text.lower() for shape in (*SHAPES, "ball", "box", "ring"))
-
-
-def test_palette_finds_flat_colors():
-    image = np.zeros((96, 96, 3), dtype=np.uint8)
-    image[:, :48] = (255, 0, 0)
-    image[:24, 48:] = (0, 0, 255)
-    assert palette(image, 3) == ["#ff0000", "#000000", "#0000ff"]
-
-
-def test_palette_of_one_color_has_one_entry():
-    assert palette(np.full((96, 96, 3), 7, dtype=np.uint8)) == ["#070707"]
 
 
 def test_metadata_measures_the_image():

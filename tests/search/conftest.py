@@ -100,6 +100,7 @@ class FakeModel:
     fingerprint: str = "f00d" * 16
     license: str = "none needed"
     inputs: tuple[str, ...] = ("rgb", "caption", "color_palette", "det", "metadata", "depth")
+    targets: tuple[str, ...] = ("caption",)
     spaces: dict[str, FakeSpace] = field(
         default_factory=lambda: {n: FakeSpace(n, d) for n, d in DIMS.items()}
     )

@@ -124,6 +124,23 @@ def test_columns_of_several_chunks_are_read_as_one() -> None:
     assert F.tags.contains("2").mask(table).tolist() == [False, False, True]
 
 
+def test_contains_of_a_text_is_a_part_of_it_and_no_pattern() -> None:
+    texts = ["A red Cone.", "a cone of 3.5 m", None, "", "CONE (old)", "Straße"]
+    table = pa.table({"t": pa.array(texts, pa.string())})
+
+    def found(value: str) -> list[int]:
+        return np.flatnonzero(F.t.contains(value).mask(table)).tolist()
+
+    assert found("cone") == [0, 1, 4]
+    assert found("RED cone") == [0]
+    assert found("3.5") == [1]
+    assert found("e.") == [0]  # a dot is a dot
+    assert found("(old") == [4]
+    assert found("STRASSE") == []
+    assert found("") == [0, 1, 3, 4, 5]
+    assert found("\\") == []
+
+
 @pytest.mark.parametrize(
     "filter_", [F.i == 1, F.tags.contains("a"), F.i.isin([1]), F.i.exists(), ~(F.i == 1)]
 )

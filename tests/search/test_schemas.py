@@ -1,12 +1,14 @@
 """Queries to JSON and back."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from anyseek.errors import InputError
-from anyseek.search import RGB, Caption, Like, Query, QueryPart
+from anyseek.search import RGB, Caption, Like, Query, QueryPart, Semseg
+from anyseek.search.examples import PNG
 from anyseek.search.schemas import (
     LocatedError,
     SearchRequest,
@@ -56,6 +58,12 @@ def test_a_file_travels_as_its_bytes(tmp_path: Path) -> None:
         query_to_wire(RGB(tmp_path / "gone.png"))
 
 
+def test_classes_beside_a_segmentation_go_into_its_file() -> None:
+    wire = {"modality": "semseg", "data": PNG, "classes": {"#000000": "dog"}}
+    (part,) = query_from_wire(parsed([wire]).parts, {})
+    assert part == Semseg(base64.b64decode(PNG.partition(",")[2]), {"#000000": "dog"})
+
+
 def test_an_upload_is_found_by_name() -> None:
     wire = parsed([{"modality": "rgb", "upload": "photo"}]).parts
     assert query_from_wire(wire, {"photo": b"bytes"}).parts[0].content == b"bytes"
@@ -79,6 +87,9 @@ def test_an_upload_is_found_by_name() -> None:
         {"modality": "rgb", "id": "an/item"},
         {"modality": "item", "text": "an/item"},
         {"modality": "caption", "text": "a", "weight": 1e9},
+        {"modality": "caption", "text": "a", "classes": {"#000000": "dog"}},
+        {"modality": "depth", "data": PNG, "classes": {"#000000": "dog"}},
+        {"modality": "semseg", "data": "data:image/jpeg;base64,/9j/", "classes": {"#000000": "dog"}},
         {"modality": "det", "values": [[[[[[[[[[[[[[[[[[[[1]]]]]]]]]]]]]]]]]]]]},
     ],
 )
@@ -94,7 +105,7 @@ def test_a_part_without_one_clear_content_is_refused_with_its_place(part: Any) -
         {"parts": []},
         {"parts": [{"modality": "caption", "text": "a"}] * 33},
         {"parts": [{"modality": "", "text": "a"}]},
-        {"parts": [{"modality": "caption", "text": "a" * 20_000}]},
+        {"parts": [{"modality": "caption", "text": "a" * (2**20 + 1)}]},
         {"parts": [{"modality": "caption", "text": "a", "weight": "1"}]},
         {"parts": [{"modality": "caption", "text": "a", "wieght": 1}]},
         {"limit": 0},

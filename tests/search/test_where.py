@@ -31,6 +31,8 @@ from hypothesis import strategies as st
         ('"key with space" == "a \\"b\\""', F["key with space"] == 'a "b"'),
         ("'it\\'s' exists", F["it's"].exists()),
         ("exists exists", F.exists.exists()),
+        ("predicted.brightness > 100", F["predicted.brightness"] > 100),
+        ("predicted.caption contains cone", F["predicted.caption"].contains("cone")),
         ("müller == straße", F.müller == "straße"),
         ("  a==1\n\tand b==2  ", (F.a == 1) & (F.b == 2)),
     ],

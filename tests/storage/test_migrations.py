@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -56,6 +57,25 @@ def test_a_migration_that_fails_leaves_nothing(database: Database) -> None:
         fail()
     with database.read() as connection:
         assert inspect(connection).get_table_names() == []
+    database.close()
+
+
+def test_collections_of_the_first_revision_keep_their_items_and_are_predicted(database: Database) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS))
+    with database.write() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        values = "'c', 'photos', 'm', 'f', '[]', '[]', 1, 1, 0, 0, '2026-01-01'"
+        connection.execute(text(f"INSERT INTO collections VALUES ({values})"))
+        connection.execute(text("INSERT INTO items VALUES ('c', 'a', NULL, 1, '{}', '', '')"))
+        assert not is_current(connection)
+        upgrade(connection)
+    with database.read() as connection:
+        assert connection.execute(text("SELECT name, gallery FROM collections")).all() == [
+            ("photos", "predicted")
+        ]
+        assert connection.execute(text("SELECT id FROM items")).all() == [("a",)]
     database.close()
 
 

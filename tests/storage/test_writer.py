@@ -120,6 +120,17 @@ def test_the_same_collection_may_be_created_again(store: Store, writer: Writer, 
     assert store.collection("photos").fingerprint == "f1"
 
 
+def test_vectors_of_two_galleries_do_not_mix(store: Store, writer: Writer, samples) -> None:
+    given = {"model": "m", "fingerprint": "f", "spaces": samples.spaces, "views": ["joint"]}
+    assert writer.create_collection("p", **given).gallery == "predicted"
+    for name, first, other in (("p", "predicted", "teacher x"), ("t", "teacher x", "teacher y")):
+        assert writer.create_collection(name, **given, gallery=first).gallery == first
+        with pytest.raises(ConflictError, match=f"gallery '{first}', not of '{other}'") as caught:
+            writer.create_collection(name, **given, gallery=other)
+        assert caught.value.code == "collection.gallery"
+        assert store.collection(name).gallery == first
+
+
 def test_a_deleted_collection_leaves_no_file_and_no_row(
     store: Store, writer: Writer, samples, photos
 ) -> None:
