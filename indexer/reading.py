@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from ..errors import AnyseekError, InputError, LimitError, StorageError
+from ..model import check_same_view
 from ..storage import Asset, AssetFiles, Attribute, Item, JobError
 from .attributes import check_attributes, item_facts, picture_facts, read_attributes
 from .naming import ATTRIBUTES, printable
@@ -120,6 +121,8 @@ class ItemReader:
         draft = _Draft(found.id, printable(first or found.id), found.signature, list(found.problems))
         for modality, path in found.files.items():
             with draft.listing(printable(path), modality):
+                if "rgb" in found.files and modality in self._model.inputs:
+                    check_same_view(modality, path, found.files["rgb"])
                 self._read_file(draft, modality, path)
         if found.attributes_path is not None:
             with draft.listing(printable(found.attributes_path), ATTRIBUTES):

@@ -202,7 +202,10 @@ def _decode(
     except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
         cut_short = isinstance(error, struct.error | IndexError | EOFError)
         reason = "it ends too soon" if cut_short else str(error) or type(error).__name__
-        raise InputError(f"{name}: the image is damaged or of a kind that is not read ({reason}).") from error
+        raise InputError(
+            f"{name}: the image is damaged or of a kind that is not read ({reason}); {FORMATS} with 1 to 4 "
+            "channels are read."
+        ) from error
 
 
 def _decode_with(

@@ -160,7 +160,7 @@ WRONG: list[tuple[str, str, Content, tuple[str, ...]]] = [
     ("rgb", "cut.jpg", picture(photo(), "JPEG")[:200], ("damaged",)),
     ("rgb", "empty.png", b"", ("empty", "PNG")),
     ("rgb", "words.png", b"no picture at all", ("format", "PNG")),
-    ("rgb", "ten.tif", tiff_of_ten_channels(), ("damaged",)),
+    ("rgb", "ten.tif", tiff_of_ten_channels(), ("samples per pixel", "1 to 4 channels")),
     ("rgb", "array.npy", npy(photo()), ("format", "PNG")),
     ("caption", "latin.txt", "ä".encode("latin-1"), ("UTF-8",)),
     ("caption", "blank.txt", "  \n", ("nothing to read",)),

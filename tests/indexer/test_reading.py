@@ -89,6 +89,21 @@ def test_a_broken_part_costs_only_itself(
     assert read.item.attributes["modalities"] == ["rgb"]
 
 
+def test_a_map_of_another_view_than_its_photo_is_listed(
+    tmp_path: Path, picture: Callable[..., Path], model: Any, read_one: Callable[[Path], ReadItem]
+) -> None:
+    model.inputs = ("rgb", "depth", "normal", "semseg")
+    model.embedder.read = lambda *_: np.zeros(1)
+    picture(tmp_path / "a.jpg", size=(80, 60))
+    picture(tmp_path / "a.depth.png", size=(60, 80))
+    picture(tmp_path / "a.normal.png", size=(37, 28))
+    picture(tmp_path / "a.semseg.png", size=(32, 32))
+    read = read_one(tmp_path)
+    assert failures(read) == [("depth", "input.invalid")]
+    assert "60 x 80 pixels, but the photo has 80 x 60" in read.errors[0].message
+    assert [asset.modality for asset in read.item.assets] == ["rgb", "normal", "semseg"]
+
+
 def test_the_signature_tells_what_failed(
     tmp_path: Path, picture: Callable[..., Path], read_one: Callable[[Path], ReadItem]
 ) -> None:
