@@ -55,6 +55,9 @@ class Teacher:
                 f"The teacher {self.source.name!r} sees pixels uint8 (B, {size}, {size}, 3), got "
                 f"{images.dtype} {images.shape}."
             )
+        if not len(images):  # open_clip cannot take none, and the shapes are the network's to tell
+            one = self.extract(np.zeros((1, size, size, 3), np.uint8))
+            return {name: value[:0] for name, value in one.items()}
         parameter = next(self._network.parameters())
         with torch.inference_mode():
             writable = np.require(images, requirements="W")  # torch warns of others, as Pillow's are

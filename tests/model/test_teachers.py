@@ -330,9 +330,17 @@ def test_batch_equals_one_by_one(small_bind: TeacherSource, images: np.ndarray, 
             np.testing.assert_allclose(alone[0], batch[name][i], rtol=1e-4, atol=1e-5)
 
 
-def test_no_images_give_no_features(small_bind: TeacherSource, tmp_path: Path) -> None:
-    found = opened(small_bind, tmp_path).extract(np.zeros((0, 224, 224, 3), np.uint8))
-    assert {name: value.shape for name, value in found.items()} == {
+def test_no_images_give_no_features(
+    small_clip: TeacherSource, small_dino: TeacherSource, small_bind: TeacherSource, tmp_path: Path
+) -> None:
+    shapes: dict[str, tuple[int, ...]] = {}
+    for source in (small_clip, small_dino, small_bind):
+        found = opened(source, tmp_path).extract(np.zeros((0, 224, 224, 3), np.uint8))
+        shapes |= {name: value.shape for name, value in found.items()}
+    assert shapes == {
+        "clip": (0, 48, 14, 14),
+        "dinov2": (0, 64, 16, 16),
+        "dinov2_global": (0, 64),
         "imagebind": (0, 48, 16, 16),
         "imagebind_global": (0, 48),
     }

@@ -1,10 +1,15 @@
 """Turns of predictions: one runs, few wait, and whoever goes away gives up the place."""
 
+import asyncio
+import json
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
-from anyseek.search.predicting import GoneError, Turns
+from anyseek.search import SearchEngine, create_app
+from anyseek.search.predicting import MAX_WAITING, GoneError, Turns
 from anyseek.search.problems import RefusedError
 
 
@@ -40,3 +45,50 @@ def test_a_failure_gives_the_turn_back() -> None:
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), turns.take(threading.Event()):
             raise ZeroDivisionError
+
+
+class EndlessPredictor:
+    """Works until it is stopped."""
+
+    def __init__(self) -> None:
+        self.started, self.stopped = threading.Event(), threading.Event()
+
+    def predict(self, *_: Any, progress: Callable[[str, int, int], None], **__: Any) -> list[dict[str, Any]]:
+        self.started.set()
+        try:
+            while True:
+                progress("predict caption", 1, 2)
+        finally:
+            self.stopped.set()
+
+
+def test_a_prediction_ends_when_its_client_goes_away(engine: SearchEngine, model: Any) -> None:
+    """Straight ASGI: a client that sends its request, waits a little and leaves."""
+    model.predictor = EndlessPredictor()
+    body = {"inputs": [{"modality": "color_palette", "values": ["#20324a"]}], "to": ["caption"]}
+    messages = [{"type": "http.request", "body": json.dumps(body).encode(), "more_body": False}]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        while not model.predictor.started.is_set():
+            await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/predict",
+        "raw_path": b"/v1/predict",
+        "query_string": b"",
+        "headers": [(b"content-type", b"application/json")],
+    }
+    app = create_app(engine)
+    asyncio.run(app(scope, receive, send))
+    assert model.predictor.stopped.is_set()
+    assert app.state.turns.num_places == MAX_WAITING
+    assert sent[0]["status"] == 499
