@@ -6,7 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..conversions import picture_statistics
-from .people import joints
+from ..body import REST
+from .cast import camera
+from .people import TO_SCENE, joints
 from .render import Rendering
 from .scene import PERSON, SEMSEG_CLASSES, Place, Scene, SceneObject, View
 
@@ -95,25 +97,36 @@ def box_of(mask: NDArray[np.bool_]) -> list[float] | None:
     return [round(float(v), 4) for v in (x0, y0, x1, y1)]
 
 
-def people(scene: Scene, rendering: Rendering, view: View) -> list[dict[str, object]]:
+def people(scene: Scene, instances: NDArray[np.uint8], view: View) -> list[dict[str, object]]:
     """List visible people in SMPL's terms: box, rotations of joints, of the body in the camera's frame (x
-    right, y down, z forward), camera as scale and shift of a weak perspective, and a neutral shape.
+    right, y down, z forward), scale and shift of the camera (`body.project`), and a neutral shape.
+
+    Args:
+        scene: who is there.
+        instances: of a rendering of it.
+        view: of that rendering.
     """
     found: list[dict[str, object]] = []
-    to_camera = rendering.axes * np.array([[1.0], [-1.0], [1.0]])
-    zoom = 1 / np.tan(view.field_of_view / 2)
+    axes, eye = camera(view)
+    to_camera = axes * np.array([[1.0], [-1.0], [1.0]])
+    zoom = 0.5 / np.tan(view.field_of_view / 2)  # of the picture's side, at distance 1
     for number, item in enumerate(scene.objects, start=1):
-        if item.pose is None or (box := box_of(rendering.instances == number)) is None:
+        if item.pose is None or (box := box_of(instances == number)) is None:
             continue
+        side = max(box[2] - box[0], box[3] - box[1])
         pelvis = item.turn @ joints(item.pose)[0][0] * item.radius + [item.x, item.y, 0]
-        x, y, z = to_camera @ (pelvis - rendering.eye)
-        body = to_camera @ item.turn @ np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+        x, y, z = to_camera @ (pelvis - eye)
+        scale = 2 * zoom * item.radius / z / side
+        middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+        at = np.array([0.5 + zoom * x / z, 0.5 + zoom * y / z])
+        shift = (at - middle) / (side * scale / 2) - REST[0, :2]
+        body = to_camera @ item.turn @ TO_SCENE
         found.append(
             {
                 "box": box,
                 "pose": np.round(item.pose.matrices, 4).tolist(),
                 "rotation": np.round(body, 4).tolist(),
-                "camera": [round(float(v), 4) for v in (zoom * item.radius / z, x / z * zoom, y / z * zoom)],
+                "camera": [round(float(v), 4) for v in (scale, *shift)],
                 "shape": [0.0] * 10,
             }
         )

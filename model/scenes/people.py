@@ -10,12 +10,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..body import PARENTS
 from .parts import Color, Part, between, part
 
 Matrix = NDArray[np.floating]
-
-PARENTS = (-1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 9, 12, 13, 14, 16, 17, 18, 19, 20, 21)
-"""The joint that each of SMPL's 24 joints hangs on."""
 
 # From the parent, in a T-pose, for a height of about 1.75.
 _OFFSETS = np.array(
@@ -28,7 +26,8 @@ _OFFSETS = np.array(
         *[(0.25, 0, 0), (-0.25, 0, 0), (0.08, 0, 0), (-0.08, 0, 0)],
     ]
 )
-_TO_WORLD = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+TO_SCENE = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
+"""Axes of an unturned person to those of a scene."""
 
 ACTIONS = ("standing", "walking", "waving", "arms up", "arms out", "bowing")
 SKINS: tuple[Color, ...] = ((0.93, 0.76, 0.64), (0.78, 0.57, 0.42), (0.52, 0.34, 0.22), (0.34, 0.21, 0.14))
@@ -85,16 +84,16 @@ def joints(pose: Pose) -> tuple[Matrix, Matrix]:
             places[joint] = places[parent] + turns[parent] @ _OFFSETS[joint]
             turns[joint] = turns[parent] @ matrices[joint]
     places[:, 1] += 0.05 - min(places[10:12, 1].min(), places[7:9, 1].min() - 0.06)
-    return places @ _TO_WORLD.T, turns
+    return places @ TO_SCENE.T, turns
 
 
 def figure(pose: Pose, skin: Color, trousers: Color, hair: Color) -> list[Part]:
     """The body as parts; what wears the shirt has the object's own colour."""
     at, turns = joints(pose)
-    up = _TO_WORLD @ turns[15] @ np.array([0, 1.0, 0])
-    front = _TO_WORLD @ turns[15] @ np.array([0, 0, 1.0])
+    up = TO_SCENE @ turns[15] @ np.array([0, 1.0, 0])
+    front = TO_SCENE @ turns[15] @ np.array([0, 0, 1.0])
     across = np.cross(up, front)
-    chest = _TO_WORLD @ turns[9]
+    chest = TO_SCENE @ turns[9]
     axes = np.stack([chest[:, 0], chest[:, 2], chest[:, 1]])  # left, front, up
     head = at[15] + 0.08 * up
     parts = [

@@ -12,7 +12,7 @@ from .light import SAMPLES, decorated, shade
 from .scene import SEMSEG_CLASSES, Scene, View
 from .shapes import Array
 
-MAX_DEPTH = 40.0
+MAX_DEPTH = 20.0
 SKY_DEPTH = np.inf
 
 
@@ -28,7 +28,6 @@ class Rendering:
         instances: uint8, 1 + index of the object, 0 elsewhere.
         edges: uint8, 255 on the borders of things, walls, hills and decorations.
         visible: share of each object's silhouette that nothing hides, in 0..1, in scene order.
-        axes, eye: the camera's axes (right, up, forward) as rows, and its place, in scene coordinates.
     """
 
     rgb: NDArray[np.uint8]
@@ -38,8 +37,6 @@ class Rendering:
     instances: NDArray[np.uint8]
     edges: NDArray[np.uint8]
     visible: tuple[float, ...]
-    axes: Array
-    eye: Array
 
 
 def render(scene: Scene, size: int = 128, view: View | int = 0) -> Rendering:
@@ -74,8 +71,6 @@ def render(scene: Scene, size: int = 128, view: View | int = 0) -> Rendering:
         instances=np.where(is_thing, owner, 0).astype(np.uint8),
         edges=_borders(owner * 64 + semseg),
         visible=hits.visible,
-        axes=axes,
-        eye=eye,
     )
 
 

@@ -11,9 +11,14 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from ..fourm import FourM
+from ..inputs import normalize_pixels
 from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
-from .train_fourm import predict
+from .token_data import TokenData
+
+
+PATCH = 16
+SEQUENCES = frozenset({"caption", "det", "metadata", "color_palette", "human_poses", "sam_instance"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,7 @@ def predict_all(
             for name, tokens in batch.items()
         }
         with torch.autocast("cpu", torch.bfloat16):
-            for name, value in predict(model, part, tuple(tokenizers)).items():
+            for name, value in model.decode(model.encode(part), tuple(tokenizers)).items():
                 logits[name].append(value.float())
     for name, tokenizer in tokenizers.items():
         log_probs = torch.cat(logits[name]).log_softmax(-1)
@@ -56,6 +61,23 @@ def predict_all(
         found.tokens[name] = log_probs.argmax(-1).numpy()
         found.log_probs[name] = log_probs.numpy()
     return found
+
+
+def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> dict[str, Tokens]:
+    """Modalities as queries give them: all there is of the first `num` samples, in their first variant."""
+    batch: dict[str, Tokens] = {}
+    for name in names:
+        column = data.columns[name]
+        view = min(rendering, column.shape[1] - 1)
+        if column.dtype == np.uint8:
+            pixels = normalize_pixels(np.asarray(column[:num, view]))
+            patches = (pixels.shape[-1] // PATCH) ** 2
+            batch[name] = Tokens(torch.from_numpy(pixels), torch.zeros(num, patches, dtype=torch.bool))
+            continue
+        ids = np.asarray(column[:num, view, 0]).astype(np.int64)
+        hidden = ids == 0 if name in SEQUENCES else np.zeros(ids.shape, bool)
+        batch[name] = Tokens(torch.from_numpy(ids), torch.from_numpy(hidden))
+    return batch
 
 
 def scores(

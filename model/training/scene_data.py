@@ -21,7 +21,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from ..conversions import main_colors
-from ..scenes import MAX_DEPTH, Rendering, Scene, boxes, caption, metadata, people, render
+from ..scenes import MAX_DEPTH, Rendering, Scene, boxes, caption, metadata, render
 from ..scenes.scene import Split
 
 SCENES_PER_SHARD = 250
@@ -44,7 +44,7 @@ class SceneShards:
     Attributes:
         maps: by name, `(scenes, renderings, size, size[, 3])`, mapped into memory.
         records: per scene `objects`, `place`, and per rendering in `views` the keys `captions` (two full
-            wordings, one partial), `boxes`, `people`, `palette`, `metadata`.
+            wordings, one partial), `boxes`, `palette`, `metadata`.
     """
 
     maps: dict[str, NDArray[Any]]
@@ -122,7 +122,6 @@ def _write_shard(folder: Path, split: Split, seed: int, size: int, num_scenes: i
                 {
                     "captions": [whole, caption(scene, rng), caption(scene, rng, detail=0.7)],
                     "boxes": boxes(scene, image),
-                    "people": people(scene, image, view),
                     "palette": main_colors(image.rgb),
                     "metadata": metadata(scene, image, whole),
                     "visible": image.visible,
