@@ -60,19 +60,20 @@ def drawn_tokens(vectors: NDArray[np.float32], tokenizer: VQVAE, seed: int = 0) 
     return ids.unflatten(0, probabilities.shape[:2]).movedim(-1, 1)[:, None].numpy().astype(np.int16)
 
 
-def text_tokens(values: SceneValues, text: TextTokenizer, num_views: int) -> dict[str, Ids]:
-    """Ids (N, R, W, L) of what the records say: boxes, statistics, palettes of 1 to 7 colours."""
-    spelt: dict[str, list[str]] = {"det": [], "metadata": [], "color_palette": []}
-    rng = np.random.default_rng(0)
+def text_tokens(name: str, values: SceneValues, text: TextTokenizer, num_views: int) -> Ids:
+    """Ids (N, R, W, L) of boxes, statistics or palettes (of 1 to 7 colours) that the records hold."""
+    rng, spelt = np.random.default_rng(0), list[str]()
     for record in values.shards.records:
         for view in record["views"]:
-            boxes = [Box(*one["box"], label=one["label"]) for one in view["boxes"]]
-            spelt["det"].append(boxes_to_string(boxes))
-            spelt["metadata"].append(metadata_to_string(view["metadata"]))
-            colors = [tuple(bytes.fromhex(color[1:])) for color in view["palette"]]
-            counts = [len(colors), len(colors), *rng.integers(1, 8, size=_PALETTES - 2).tolist()]
-            spelt["color_palette"] += [palette_to_string(colors[:count]) for count in counts]
-    return {name: _ids(texts, text, len(values), num_views, name) for name, texts in spelt.items()}
+            if name == "det":
+                spelt.append(boxes_to_string(Box(*one["box"], label=one["label"]) for one in view["boxes"]))
+            elif name == "metadata":
+                spelt.append(metadata_to_string(view["metadata"]))
+            else:
+                colors = [tuple(bytes.fromhex(color[1:])) for color in view["palette"]]
+                counts = [len(colors), len(colors), *rng.integers(1, 8, size=_PALETTES - 2).tolist()]
+                spelt += [palette_to_string(colors[:count]) for count in counts]
+    return _ids(spelt, text, len(values), num_views, name)
 
 
 def people_tokens(values: SceneValues, text: TextTokenizer, tokenizer: VQVAE, num_views: int) -> Ids:
