@@ -246,10 +246,11 @@ class Library:
         """
         from .indexer import FolderSource
 
-        return self.indexer(to, model=model, views=views, teachers=teachers, predict=predict).index(
+        return self.indexer(to, model=model, views=views, teachers=teachers).index(
             to,
             FolderSource(Path(folder), prefix=prefix),
             prune=prune,
+            predict=predict,
             progress=progress,
             should_stop=should_stop,
         )
@@ -261,11 +262,10 @@ class Library:
         model: str | None = None,
         views: Sequence[str] | None = None,
         teachers: Mapping[str, Path | str | None] | None = None,
-        predict: Sequence[str] = (),
     ) -> Indexer:
         """Return what fills a collection, with its own model or, where new, the given or default one.
 
-        The others are as for `index`.
+        Views and teachers are as for `index`.
         """
         from .errors import NotFoundError
         from .indexer import Indexer
@@ -277,7 +277,7 @@ class Library:
                 model = self._settings.model
         opened = self.model(model)
         gallery = None if teachers is None else _open_gallery(opened, teachers)
-        return Indexer(self._store, opened, views=views, gallery=gallery, predict=predict)
+        return Indexer(self._store, opened, views=views, gallery=gallery)
 
     def app(self) -> FastAPI:
         """Return the HTTP API over this library, to serve or to mount in another application.

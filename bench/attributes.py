@@ -65,9 +65,9 @@ def measure(model: Model, pictures: Path, wish: Sequence[str], batch_size: int) 
     """Processor seconds of reading, embedding, predicting and committing."""
     library = pictures.with_name("library")
     with Store.open(library, create=True) as store:
-        indexer = Indexer(store, model, predict=wish, batch_size=batch_size)
+        indexer = Indexer(store, model, batch_size=batch_size)
         began = time.process_time()
-        report = indexer.index("pictures", FolderSource(pictures), publish=False)
+        report = indexer.index("pictures", FolderSource(pictures), publish=False, predict=wish)
         elapsed = time.process_time() - began
     shutil.rmtree(library)
     assert report.done == report.total

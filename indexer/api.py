@@ -90,7 +90,12 @@ class _Routes:
         """Index a folder of the server, or take up an interrupted job over it."""
         source = FolderSource(self._inside_roots(body.folder), prefix=body.prefix, layout=body.layout)
         job_id = self._runner.start(
-            self._indexer_of(collection), collection, source, prune=body.prune, publish=body.publish
+            self._indexer_of(collection),
+            collection,
+            source,
+            prune=body.prune,
+            publish=body.publish,
+            predict=body.predict,
         )
         response.headers["Location"] = f"/v1/jobs/{job_id}"
         return self.job(job_id)
@@ -140,7 +145,7 @@ class _Routes:
         self, collection: str, body: schemas.ItemsIn, uploads: dict[str, bytes]
     ) -> schemas.AddedOut:
         items = [schemas.new_item(item, uploads) for item in body.items]
-        report = self._indexer_of(collection).add(collection, items)
+        report = self._indexer_of(collection).add(collection, items, predict=body.predict)
         if not report.ids:
             reasons = " ".join(f"{error.path}: {error.message}" for error in report.errors[:3])
             raise InputError(f"Nothing was added. {reasons}", code="item.unusable")

@@ -46,13 +46,12 @@ class Indexer:
         views: views of collections that get created: `joint`, or modalities alone; by default `joint`. An
             existing collection keeps its own, and must have these where they are given.
         gallery: gives vectors in place of the model's prediction; part of a collection's identity.
-        predict: modalities whose predictions become attributes (`predicted.brightness`, ...), by any words.
         batch_size: inputs that the model sees at once.
         items_per_segment: items of one commit; interrupted work is repeated from the last one.
         num_workers: threads that read files ahead of the model.
 
     Raises:
-        InputError: a view that the model cannot fill, attributes that it cannot predict, or a number below 1.
+        InputError: a view that the model cannot fill, or a number below 1.
     """
 
     def __init__(
@@ -62,7 +61,6 @@ class Indexer:
         *,
         views: Sequence[str] | None = None,
         gallery: "TeacherEmbedder | None" = None,
-        predict: Sequence[str] = (),
         batch_size: int = 32,
         items_per_segment: int = 1024,
         num_workers: int = 2,
@@ -79,7 +77,6 @@ class Indexer:
         self.model = model
         self._views = None if views is None else check_views(views, model.inputs)
         self._gallery = gallery
-        self._predict = check_predictable(model, predict)
         self._numbers = numbers
 
     def index(
@@ -90,6 +87,7 @@ class Indexer:
         progress: Callable[[IndexProgress], None] | None = None,
         publish: bool = True,
         prune: bool = False,
+        predict: Sequence[str] = (),
         should_stop: Callable[[], bool] | None = None,
     ) -> IndexReport:
         """Index a source into a collection, which is created if it does not exist.
@@ -104,16 +102,20 @@ class Indexer:
             progress: called in this thread after every batch and commit.
             publish: build a generation at the end; without, the rows are searched exactly.
             prune: remove items of this source whose files are gone.
+            predict: modalities whose predictions become attributes (`predicted.brightness`, ...), by any
+                words for them; items that were indexed with others count as changed.
             should_stop: asked after every commit; True ends the call there (see `stop_on_signals`).
 
         Raises:
-            InputError: the source cannot be scanned; or holds nothing while `prune` is set.
+            InputError: the source cannot be scanned; or holds nothing while `prune` is set; or the model does
+                not predict what was asked.
             ConflictError: the collection was made by another model, with other views or gallery.
             WriterBusyError: another process is writing.
             ModelError: the model fails on everything.
             StorageError: nothing can be written, for example to a full disk; what was committed stays.
         """
-        settings = JobSettings(publish=publish, prune=prune, predict=self._predict, **self._numbers)
+        attributes = check_predictable(self.model, predict)
+        settings = JobSettings(publish=publish, prune=prune, predict=attributes, **self._numbers)
         meter = Meter(progress)
         with writing(self.store) as writer:
             target = self._collection(writer, collection, self._views)
@@ -138,22 +140,24 @@ class Indexer:
         with writing(self.store) as writer:
             return self._collection(writer, collection, chosen)
 
-    def add(self, collection: str, items: Sequence[NewItem]) -> AddReport:
+    def add(self, collection: str, items: Sequence[NewItem], *, predict: Sequence[str] = ()) -> AddReport:
         """Add items that are at hand, in one commit; one that was added before under its id is replaced.
 
         Args:
             collection: name of the collection, created if it does not exist.
             items: with different ids.
+            predict: as for `index`.
 
         Raises:
-            InputError: an id that is empty, too long, or given twice.
+            InputError: an id that is empty, too long, or given twice; or as `index`.
             ConflictError: an id belongs to an item of an indexed folder; or as `index`.
             WriterBusyError: another process is writing.
         """
         ids = [check_id(item.id) for item in items]
         if len(set(ids)) < len(ids):
             raise InputError("The same item id is given twice.", code="item.id")
-        reader = ItemReader(self.model, self.store.assets, ADDED, self._predict)
+        attributes = check_predictable(self.model, predict)
+        reader = ItemReader(self.model, self.store.assets, ADDED, attributes)
         with writing(self.store) as writer:
             target = self._collection(writer, collection, self._views)
             for other in self.store.catalog.items(collection, ids):
@@ -164,8 +168,8 @@ class Indexer:
             batch_size = self._numbers["batch_size"]
             embedder = BatchEmbedder(self.model, target.views, batch_size, self._gallery)
             added = shard.add([reader.read_new(item) for item in items], embedder)
-            if self._predict:
-                shard.predict(added, AttributePredictor(self.model, self._predict, batch_size))
+            if attributes:
+                shard.predict(added, AttributePredictor(self.model, attributes, batch_size))
             writer.commit(collection, items=shard.items, rows=shard.rows())
         done = {item.id for item in shard.items}
         failed = tuple(id_ for id_ in ids if id_ not in done)

@@ -86,7 +86,10 @@ class JobRun:
         self._settings = settings
         self._meter = meter
         self._should_stop = should_stop
-        self._gallery = gallery
+        self._embedder = BatchEmbedder(model, collection.views, settings.batch_size, gallery)
+        self._predictor = (
+            AttributePredictor(model, settings.predict, settings.batch_size) if settings.predict else None
+        )
         self._owner = owner_of(source.name)
         self._mark = mark_of(source.name, settings.predict)
         self._known = dict(store.catalog.signatures(collection.name))
@@ -162,18 +165,12 @@ class JobRun:
         settings, meter = self._settings, self._meter
         meter.skipped = position
         reader = ItemReader(self._model, self._store.assets, self._source.name, settings.predict)
-        embedder = BatchEmbedder(self._model, self._collection.views, settings.batch_size, self._gallery)
-        predictor = (
-            AttributePredictor(self._model, settings.predict, settings.batch_size)
-            if settings.predict
-            else None
-        )
         window = 2 * settings.batch_size + settings.num_workers
         with ThreadPoolExecutor(settings.num_workers, thread_name_prefix="anyseek-read") as pool:
             todo = self._todo(scan, position)
             entries = read_ahead(pool, lambda entry: (entry[0], reader.read(entry[1])), todo, window)
             try:
-                while self._work_shard(job, entries, embedder, predictor):
+                while self._work_shard(job, entries):
                     if self._should_stop():
                         return False
             finally:
@@ -205,13 +202,7 @@ class JobRun:
         path = next((printable(path) for path in item.files.values()), item.id)
         return SourceItem(item.id, {}, None, "", (job_error(path, "", error),))
 
-    def _work_shard(
-        self,
-        job: Job,
-        entries: Iterator[tuple[int, ReadItem]],
-        embedder: BatchEmbedder,
-        predictor: AttributePredictor | None,
-    ) -> bool:
+    def _work_shard(self, job: Job, entries: Iterator[tuple[int, ReadItem]]) -> bool:
         """Read, embed and commit the next shard; False when nothing is left."""
         meter, left, end = self._meter, self._settings.items_per_segment, 0
         types = self._store.collection(self._collection.name).attributes
@@ -224,17 +215,17 @@ class JobRun:
             left -= len(batch)
             end = batch[-1][0]
             meter.enter("embed")
-            added = self._add(shard, [read for _, read in batch], embedder)
-            if predictor is not None:
+            added = self._add(shard, [read for _, read in batch])
+            if self._predictor is not None:
                 meter.enter("predict")
-                shard.predict(added, predictor)
+                shard.predict(added, self._predictor)
             meter.pending = len(shard.items) + shard.num_failed
             meter.tell()
         if end:
             self._commit(job, shard, end)
         return end > 0
 
-    def _add(self, shard: Shard, reads: list[ReadItem], embedder: BatchEmbedder) -> list[ReadItem]:
+    def _add(self, shard: Shard, reads: list[ReadItem]) -> list[ReadItem]:
         """Embed what is new; an item whose same part is still broken is unchanged, and listed again."""
         changed: list[ReadItem] = []
         for read in reads:
@@ -243,7 +234,7 @@ class JobRun:
                 self._meter.skipped += 1
             else:
                 changed.append(read)
-        return shard.add(changed, embedder)
+        return shard.add(changed, self._embedder)
 
     def _commit(self, job: Job, shard: Shard, number: int) -> None:
         meter = self._meter

@@ -1,6 +1,7 @@
 """Jobs in the background of a server: one at a time, each in a thread of its own."""
 
 import threading
+from collections.abc import Sequence
 
 from ..errors import ConflictError
 from ..storage import Job, Store
@@ -62,7 +63,14 @@ class JobRunner:
         self._current: BackgroundJob | None = None
 
     def start(
-        self, indexer: Indexer, collection: str, source: Source, *, prune: bool = False, publish: bool = True
+        self,
+        indexer: Indexer,
+        collection: str,
+        source: Source,
+        *,
+        prune: bool = False,
+        publish: bool = True,
+        predict: Sequence[str] = (),
     ) -> str:
         """Start a job and give its id.
 
@@ -81,6 +89,7 @@ class JobRunner:
                     progress=job.tell,
                     prune=prune,
                     publish=publish,
+                    predict=predict,
                     should_stop=lambda: job.cancelled,
                 )
                 if report.state == "stopped":

@@ -5,7 +5,7 @@ import binascii
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
@@ -36,6 +36,15 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+Predict = Annotated[
+    list[str],
+    Field(
+        max_length=32,
+        description="Modalities that become attributes by prediction: metadata, palette, caption.",
+    ),
+]
+
+
 class JobIn(_Strict):
     """A folder to index."""
 
@@ -46,6 +55,7 @@ class JobIn(_Strict):
     layout: Layout = Field(default="auto", description="Side files, one folder per modality, or look.")
     prune: bool = Field(default=False, description="Remove items of this folder whose files are gone.")
     publish: bool = Field(default=True, description="Build a new generation at the end.")
+    predict: Predict = []
 
 
 class CollectionIn(_Strict):
@@ -87,6 +97,7 @@ class ItemsIn(_Strict):
     """Items to add in one commit."""
 
     items: list[ItemIn] = Field(min_length=1, max_length=1000)
+    predict: Predict = []
 
 
 class ErrorOut(BaseModel):

@@ -35,7 +35,7 @@ from .ranking import (
 
 if TYPE_CHECKING:
     from ..model import Model
-    from ..storage import Asset, Collection, Snapshot, Store
+    from ..storage import Asset, AssetFiles, Collection, Snapshot, Store
 
 MAX_HITS = 10_000
 """How far down the ranking pages reach."""
@@ -207,14 +207,19 @@ class SearchEngine:
                 code="query.modality",
             )
         where = f"Part {place + 1}, item {wanted.id!r}"
-        return {modality: _read(model, modality, self._content(assets[modality]), where) for modality in use}
+        return {
+            modality: _read(model, modality, content_of(assets[modality], self.store.assets), where)
+            for modality in use
+        }
 
-    def _content(self, asset: Asset) -> Content:
-        if asset.value is not None:
-            return cast("Content", asset.value)  # what is no content, the reader refuses
-        if asset.path is not None:
-            return Path(asset.path)
-        return self.store.assets.path(asset.sha256 or "")
+
+def content_of(asset: Asset, files: AssetFiles) -> Content:
+    """What a reader takes of an asset: its value, or where its file lies."""
+    if asset.value is not None:
+        return cast("Content", asset.value)  # what is no content, the reader refuses
+    if asset.path is not None:
+        return Path(asset.path)
+    return files.path(asset.sha256 or "")
 
 
 def _read(model: Model, modality: str, content: Content, where: str) -> NDArray[Any]:

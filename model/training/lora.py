@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +32,9 @@ class Lora:
         attention, mlp: whether these layers get one.
     """
 
-    rank: int = 8
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    rank: Annotated[int, Field(ge=1)] = 8
     alpha: float = 16.0
     attention: bool = True
     mlp: bool = True

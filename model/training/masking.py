@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
 
 from ...errors import InputError
 from ..inputs import normalize_pixels
@@ -25,7 +26,9 @@ from .budgets import shares
 from .token_data import TokenData
 
 Keep = Literal["random", "all", "binary"]
-Budget = int | tuple[int, int]
+Alpha = Annotated[float, Field(ge=0)]
+_Number = Annotated[int, Field(ge=1)]
+Budget = _Number | tuple[_Number, _Number]
 """A number of tokens, or the smallest and largest of which each batch draws one."""
 
 _TRIES = 32
@@ -45,11 +48,13 @@ class Component:
         num_input_tokens: in place of the masking's budget.
     """
 
-    weight: float = 1.0
-    inputs: Mapping[str, float] = field(default_factory=dict[str, float])
-    targets: Mapping[str, float] = field(default_factory=dict[str, float])
-    others_in: float = 0.0
-    others_out: float = 0.0
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    inputs: Mapping[str, Alpha] = field(default_factory=dict[str, float])
+    targets: Mapping[str, Alpha] = field(default_factory=dict[str, float])
+    others_in: Alpha = 0.0
+    others_out: Alpha = 0.0
     keep: Mapping[str, Keep] = field(default_factory=dict[str, Keep])
     num_input_tokens: Budget | None = None
 

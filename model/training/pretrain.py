@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import torch
+from pydantic import ConfigDict, Field
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
@@ -21,6 +22,7 @@ from ..fourm import FourM
 from ..presets import FourMConfig
 from ..tokens import Tokens
 from .distributed import Strategy, World, like, like_all, spread, whole
+from .fit import Count, NotNegative, Positive, Share
 from .gradients import Gradients, InTurn, Scaled, SideBySide
 from .learning_rate import warmup_cosine
 from .lora import Lora, merge_lora
@@ -75,21 +77,23 @@ class PretrainRecipe:
         tensorboard: write what is logged for TensorBoard too.
     """
 
-    steps: int = 6000
-    parts: int = 2
-    learning_rate: float = 1.2e-3
-    warmup: int = 200
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    clip: float = 1.0
-    ema: float = 0.998
-    seed: int = 0
-    weights: Mapping[str, float] = field(default_factory=dict[str, float])
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    steps: Count = 6000
+    parts: Count = 2
+    learning_rate: Positive = 1.2e-3
+    warmup: Annotated[int, Field(ge=0)] = 200
+    weight_decay: NotNegative = 0.05
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    eps: Positive = 1e-8
+    clip: NotNegative = 1.0
+    ema: Share = 0.998
+    seed: Annotated[int, Field(ge=0)] = 0
+    weights: dict[str, NotNegative] = field(default_factory=dict[str, float])
     precision: Literal["bfloat16", "float32"] = "bfloat16"
     checkpointing: bool = False
-    log_every: int = 50
-    save_every: int = 250
+    log_every: Count = 50
+    save_every: Count = 250
     tensorboard: bool = False
 
 
@@ -189,7 +193,7 @@ class Pretrainer:
                 entry |= self._judge(evaluate)
             self.seconds, since = self.seconds + time.monotonic() - since, time.monotonic()
             if entry and world.is_first:
-                self._log.write({"step": self.step, "s": round(self.seconds, 1)} | entry)
+                self._log.write(self.step, {"s": round(self.seconds, 1)} | entry)
             if is_saved or stopped:
                 self._save()
             if progress is not None:

@@ -1,4 +1,4 @@
-"""What a run says on its way: JSON lines always, TensorBoard beside them when asked."""
+"""What a run tells while it goes on: a JSON line at a time, and TensorBoard beside it where asked."""
 
 from __future__ import annotations
 
@@ -8,55 +8,54 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import ConfigError
+from .run_files import write_whole
 
 
 class RunLog:
-    """Appends entries to a file.
+    """A file of JSON lines, each with a `step`.
 
     Args:
-        path: of the JSON lines.
-        tensorboard: folder of TensorBoard's events; None for none.
+        path: of the file; None keeps nothing.
+        tensorboard: folder of TensorBoard's event files; None for none.
 
     Raises:
         ConfigError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None = None) -> None:
+    def __init__(self, path: Path | None, tensorboard: Path | None = None) -> None:
         self._path = path
-        self._writer = None if tensorboard is None else _summary_writer(tensorboard)
+        self._writer: Any = None if tensorboard is None else _writer(tensorboard)
 
     def rewind(self, step: int) -> None:
-        """Drop entries after a step, and a line that was torn: the run goes on from there."""
-        if not self._path.exists():
+        """Forget what was written after `step`, from where a run goes on, and a last line cut short."""
+        if self._path is None or not self._path.exists():
             return
         kept: list[str] = []
-        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
+        for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
-                    kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
-                continue
-        temporary = self._path.with_name(f".{self._path.name}.tmp")
-        temporary.write_text("".join(kept), encoding="utf-8")
-        temporary.replace(self._path)
+                if json.loads(line)["step"] > step:
+                    break
+            except ValueError:
+                break
+            kept.append(line + "\n")
+        write_whole(self._path, "".join(kept).encode())
 
-    def write(self, entry: Mapping[str, float | str]) -> None:
-        """Add an entry, which has a `step`."""
-        with self._path.open("a", encoding="utf-8") as log:
-            log.write(json.dumps(entry) + "\n")
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Add what is known at `step`."""
+        if self._path is not None:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
         if self._writer is not None:
-            for name, value in entry.items():
-                if name != "step" and not isinstance(value, str):
-                    self._writer.add_scalar(name.replace(".", "/", 1), value, int(entry["step"]))
+            for name, value in values.items():
+                self._writer.add_scalar(name.replace(".", "/"), value, step)
             self._writer.flush()
 
 
-def _summary_writer(folder: Path) -> Any:
+def _writer(folder: Path) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "tensorboard: true needs TensorBoard: pip install 'anyseek[train]', or leave it out; the JSON "
-            "lines hold the same numbers."
+            "tensorboard: true needs TensorBoard, which is not installed: pip install tensorboard."
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter(str(folder))  # pyright: ignore[reportUnknownVariableType]

@@ -1,6 +1,7 @@
 """Attributes that a model predicts: where they come from, and whom they never overwrite."""
 
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import CheckpointError, InputError
-from anyseek.indexer import FolderSource, Indexer, IndexReport, NewItem
+from anyseek.indexer import FolderSource, Indexer, IndexReport, NewItem, create_router
 from anyseek.indexer.predicted import AttributePredictor, check_predictable
 from anyseek.search import F, parse_filter
 from anyseek.storage import Store
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from PIL import Image
 
 Inputs = Mapping[str, np.ndarray]
@@ -77,7 +80,7 @@ def greys(tmp_path: Path) -> Path:
 
 def indexed(store: Store, model: Any, folder: Path, predict: Sequence[str], **options: Any) -> IndexReport:
     numbers = {"batch_size": 4, "items_per_segment": 4, **options}
-    return Indexer(store, model, predict=predict, **numbers).index("photos", FolderSource(folder))
+    return Indexer(store, model, **numbers).index("photos", FolderSource(folder), predict=predict)
 
 
 def attributes(store: Store) -> dict[str, Mapping[str, Any]]:
@@ -238,19 +241,24 @@ def test_a_stopped_job_goes_on_with_the_same_attributes(tmp_path: Path, model: A
     rows: list[Any] = []
     for name, stops in (("whole", []), ("stopped", [1, 1])):
         with Store.open(tmp_path / name, create=True) as store:
-            indexer = Indexer(store, model, predict=ALL, batch_size=2, items_per_segment=2)
+            indexer = Indexer(store, model, batch_size=2, items_per_segment=2)
             for _ in stops:
                 assert (
-                    indexer.index("photos", FolderSource(greys), should_stop=lambda: True).state == "stopped"
+                    indexer.index("photos", FolderSource(greys), predict=ALL, should_stop=lambda: True).state
+                    == "stopped"
                 )
-            assert indexer.index("photos", FolderSource(greys)).state == "done"
+            assert indexer.index("photos", FolderSource(greys), predict=ALL).state == "done"
             rows.append(attributes(store))
     assert rows[0] == rows[1]
 
 
 def test_items_handed_over_are_described_too(store: Store, model: Any, greys: Path) -> None:
-    indexer = Indexer(store, model, predict=["metadata"])
-    indexer.add("photos", [NewItem("a", {"rgb": greys / "3.png"}), NewItem("b", {"caption": "words"})])
+    indexer = Indexer(store, model)
+    indexer.add(
+        "photos",
+        [NewItem("a", {"rgb": greys / "3.png"}), NewItem("b", {"caption": "words"})],
+        predict=["metadata"],
+    )
     found = attributes(store)
     assert found["a"]["predicted.brightness"] == 120.0
     assert found["b"]["predicted.brightness"] == 0.0
@@ -269,10 +277,10 @@ def test_only_what_says_something_becomes_an_attribute(model: Any, words: list[s
     assert caught.value.code == "attributes.predict"
 
 
-def test_a_model_that_cannot_predict_it_is_named(store: Store, model: Any) -> None:
+def test_a_model_that_cannot_predict_it_is_named(model: Any) -> None:
     model.targets = ("dinov2_global",)
     with pytest.raises(InputError, match="'stand-in' does not predict caption, only dinov2_global"):
-        Indexer(store, model, predict=["caption"])
+        check_predictable(model, ["caption"])
 
 
 def test_nobody_s_failure_is_another_s(model: Any, describer: Describer) -> None:
@@ -288,3 +296,24 @@ def test_nobody_s_failure_is_another_s(model: Any, describer: Describer) -> None
         for i, found in enumerate(predictor.predict(items)):
             assert (found.error is not None) == (i in bad)
             assert found.attributes == ({} if i in bad else alone[i])
+
+
+def test_it_is_asked_over_http_too(store: Store, model: Any, greys: Path) -> None:
+    indexer = Indexer(store, model)
+    app = FastAPI()
+    app.include_router(create_router(store, lambda _: indexer, roots=[greys]), prefix="/v1")
+    with TestClient(app) as client:
+        asked = {"folder": str(greys), "predict": ["metadata", "palette"]}
+        assert client.post("/v1/collections/photos/jobs", json=asked).status_code == 202
+        for thread in threading.enumerate():
+            if thread.name == "anyseek-job":
+                thread.join()
+        item = {"id": "new", "assets": [{"modality": "caption", "text": "a sky"}]}
+        body = {"items": [item], "predict": ["color_palette"]}
+        assert client.post("/v1/collections/photos/items", json=body).status_code == 200
+        too_many = {"folder": str(greys), "predict": ["caption"] * 33}
+        assert client.post("/v1/collections/photos/jobs", json=too_many).status_code == 422
+    found = attributes(store)
+    assert found["4"]["predicted.brightness"] == 160.0
+    assert found["new"]["predicted.color_palette"] == ["#20324a", "#e0a35a"]
+    assert "predicted.caption" not in found["4"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .ranking import DEFAULT_SCORING, Scoring
+from ..ranking import DEFAULT_SCORING, Scoring
 
 if TYPE_CHECKING:
-    from .engine import SearchEngine
-    from .query import Query, QueryPart
+    from ..engine import SearchEngine
+    from ..query import Query, QueryPart
 
 # Searches under way at once: enough to fill the batches of the model.
 _NUM_THREADS = 32
