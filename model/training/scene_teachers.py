@@ -170,7 +170,7 @@ def embed_images(tower: ImageTower, rgb: Bytes, batch_size: int = 200) -> NDArra
 def dense_features(tower: ImageTower, rgb: Bytes) -> NDArray[np.float32]:
     """Features `(N, C, S / 16, S / 16)` of images, each place with mean 0 and deviation 1 over its channels."""
     with torch.autocast("cpu", torch.bfloat16):
-        features = tower.features(torch.from_numpy(np.ascontiguousarray(rgb)))
+        features = tower.features(torch.from_numpy(np.array(rgb)))
     return torch.nn.functional.layer_norm(features.float().movedim(1, -1), features.shape[1:2]).movedim(-1, 1).numpy()
 
 
