@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-_CONTROL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
+CONTROL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 _NUM_SENTINELS = 24
 _NUMBERS = 1000
 _SHORT_NUMBERS = 32  # v1=0..31 count palette colours and name metadata
@@ -43,7 +43,7 @@ def build_vocabulary(captions: Iterable[str], class_names: Sequence[str]) -> byt
         *(f"v1={n}" for n in range(_SHORT_NUMBERS, _NUMBERS)),
         *(f"v{i}={n}" for i in (2, 3) for n in range(_NUMBERS)),
     ]
-    entries = [*_CONTROL, *sentinels, *classes, *pieces, *numbers]
+    entries = [*CONTROL, *sentinels, *classes, *pieces, *numbers]
     model = models.WordPiece(
         {entry: i for i, entry in enumerate(entries)}, unk_token="[UNK]", max_input_chars_per_word=100
     )
@@ -52,7 +52,7 @@ def build_vocabulary(captions: Iterable[str], class_names: Sequence[str]) -> byt
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(cleanup=True)
     tokenizer.add_special_tokens(
-        [AddedToken(entry, single_word=True, normalized=False) for entry in (*_CONTROL, *sentinels, *numbers)]
+        [AddedToken(entry, single_word=True, normalized=False) for entry in (*CONTROL, *sentinels, *numbers)]
         + [AddedToken(name, single_word=True, normalized=True) for name in classes]
     )
     return json.dumps(json.loads(tokenizer.to_str()), separators=(",", ":")).encode()
