@@ -221,7 +221,7 @@ class ModelParts:
     def _values(self, config: TokenizerConfig, row: Modality) -> tuple[str, str]:
         """What a tokenizer takes, and what readers prepare for it."""
         if config.n_labels is None:
-            channels = _IN_WORDS[row.raw][1] if row.raw in _IN_WORDS else row.channels
+            channels = _IN_WORDS[row.reads_as][1] if row.reads_as in _IN_WORDS else row.channels
             has, needs = f"{config.n_channels} channels", f"{channels} channels"
         else:
             has, needs = f"{config.n_labels} labels", f"{1 + len(self.classes)} labels"
@@ -239,7 +239,7 @@ def _text(key: tuple[str | Path, str]) -> TextTokenizer:
 
 def _has_codes(row: Modality) -> bool:
     """Whether values become ids by a tokenizer other than that of texts."""
-    return row.kind == "img" or row.raw in _IN_WORDS
+    return row.kind == "img" or row.reads_as in _IN_WORDS
 
 
 def _ids(config: TokenizerConfig) -> str:
@@ -247,8 +247,8 @@ def _ids(config: TokenizerConfig) -> str:
 
 
 def _row_ids(row: Modality) -> str:
-    if row.raw in _IN_WORDS:
-        return f"{_IN_WORDS[row.raw][0]} codebooks of {_NUM_WORD_CODES} ids"
+    if row.reads_as in _IN_WORDS:
+        return f"{_IN_WORDS[row.reads_as][0]} codebooks of {_NUM_WORD_CODES} ids"
     return f"{row.max_tokens if row.positions == 'learned' else 1} codebooks of {row.vocab_size} ids"
 
 
