@@ -99,6 +99,7 @@ class ModelParts:
         dtype: floating type of the 4M model and of decoders. Encoders always compute in float32: in bfloat16
             values near the border of two codes would get other ids.
         files: of another model on the same device and in the same type that shares some with this one.
+        config: of a 4M model that is not trained yet; by default what its checkpoint says.
 
     Attributes:
         source, device, dtype: as given.
@@ -112,11 +113,17 @@ class ModelParts:
     """
 
     def __init__(
-        self, source: ModelSource, device: torch.device, dtype: torch.dtype, files: _Files | None = None
+        self,
+        source: ModelSource,
+        device: torch.device,
+        dtype: torch.dtype,
+        files: _Files | None = None,
+        *,
+        config: FourMConfig | None = None,
     ) -> None:
         self.source, self.device, self.dtype = source, device, dtype
         self._files = files or _Files(device, dtype)
-        self.config = FourMConfig.parse(self.fourm_checkpoint.config, where=str(self.fourm_checkpoint.path))
+        self.config = config or self._read_config()
         self.inputs = MappingProxyType(self._rows(self.config.domains_in))
         self.targets = MappingProxyType(self._rows(self.config.targets))
 
@@ -196,6 +203,9 @@ class ModelParts:
         return load_fourm(
             self.fourm_checkpoint, inputs=ins, targets=outs, device=self.device, dtype=self.dtype
         )
+
+    def _read_config(self) -> FourMConfig:
+        return FourMConfig.parse(self.fourm_checkpoint.config, where=str(self.fourm_checkpoint.path))
 
     def _rows(self, names: Iterable[str]) -> dict[str, Modality]:
         rows = [self.config.modality(name) for name in names]
