@@ -29,7 +29,7 @@ WEIGHTS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_JSON_KEYS = ("vocab_overrides", "presets")
+_JSON_KEYS = ("vocab_overrides", "own_modalities", "presets")
 _MAX_CONFIG_BYTES = 10_000_000
 
 

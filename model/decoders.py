@@ -67,7 +67,7 @@ class ValueDecoder:
             InputError: a useless number of steps.
         """
         if row.kind == "seq":
-            return [self._read(row.raw, ids) for ids in tokens]
+            return [self._read(row, ids) for ids in tokens]
         values: list[np.ndarray] = []
         for start in range(0, len(tokens), BATCH):
             batch = slice(start, start + BATCH)
@@ -92,16 +92,16 @@ class ValueDecoder:
         if row.grid is not None and row.positions != "learned":
             ids = ids.unflatten(1, row.grid)
         decoded = tokenizer.decode(ids, seed=seeds, num_steps=num_steps, progress=progress)
-        return _FINISH[row.raw](decoded_values(row.raw, decoded)).cpu().numpy()
+        return _FINISH[row.reads_as](decoded_values(row.reads_as, decoded)).cpu().numpy()
 
-    def _read(self, raw: str, ids: np.ndarray) -> Predicted:
-        parsed = parse_sequence(raw, ids, self._parts.text)
+    def _read(self, row: Modality, ids: np.ndarray) -> Predicted:
+        parsed = parse_sequence(row.reads_as, ids, self._parts.text)
         value = parsed.value
-        if value and raw in _OF_CODES:
-            value = _OF_CODES[raw](value, self._parts.decoder(raw))
-        elif value is not None and raw in _SPELT:
-            value = _SPELT[raw](value)
-        return Predicted(raw, cast("Value | None", value), np.asarray(ids, np.int64), parsed.problem)
+        if value and row.reads_as in _OF_CODES:
+            value = _OF_CODES[row.reads_as](value, self._parts.decoder(row.raw))
+        elif value is not None and row.reads_as in _SPELT:
+            value = _SPELT[row.reads_as](value)
+        return Predicted(row.raw, cast("Value | None", value), np.asarray(ids, np.int64), parsed.problem)
 
 
 def _part_of(progress: Progress | None, start: int, count: int, total: int) -> Progress | None:

@@ -63,11 +63,11 @@ class ValueEncoder:
     def _encode(self, row: Modality, values: Sequence[np.ndarray]) -> Sequence[np.ndarray]:
         if not values or row.kind in ("pix", "emb"):
             return values
-        if row.raw in _SPELL:
+        if row.reads_as in _SPELL:
             return self._spell(row, values)
         if row.kind == "seq":
             return values
-        ids = self._ids(row.raw, values)
+        ids = self._ids(row, values)
         if ids.shape[1:] != (row.max_tokens,):
             raise ModelError(
                 f"The tokenizer of {row.raw} makes {ids.shape[1]} tokens, the model takes {row.max_tokens}: "
@@ -77,10 +77,10 @@ class ValueEncoder:
 
     def _spell(self, row: Modality, values: Sequence[np.ndarray]) -> list[np.ndarray]:
         """People or instances of several items to token ids of texts."""
-        field, words, spell = _SPELL[row.raw]
+        field, words, spell = _SPELL[row.reads_as]
         values = [value[: row.max_tokens // words] for value in values]  # what the text cannot hold anyway
         rows, ends = np.concatenate(values), np.cumsum([len(value) for value in values])[:-1]
-        codes = self._ids(row.raw, rows[field]) if len(rows) else rows
+        codes = self._ids(row, rows[field]) if len(rows) else rows
         text, known = self._parts.text, row.vocab_size
         assert known is not None
         found: list[np.ndarray] = []
@@ -90,9 +90,9 @@ class ValueEncoder:
             found.append(np.where(ids < known, ids, np.int32(text.unk_id)))
         return found
 
-    def _ids(self, raw: str, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    def _ids(self, row: Modality, values: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
         """N values, or rows of them, to ids int64 (N, n)."""
-        tokenizer, prepare = self._parts.encoder(raw), TO_TOKENIZER[raw]
+        tokenizer, prepare = self._parts.encoder(row.raw), TO_TOKENIZER[row.reads_as]
         found: list[Tensor] = []
         with torch.inference_mode():
             for start in range(0, len(values), _AT_ONCE):

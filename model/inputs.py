@@ -94,13 +94,13 @@ class InputReader:
                 f"This model does not take {modality!r}; it takes {', '.join(self._modalities)}."
             )
         name = str(content) if isinstance(content, Path) else modality
-        if modality in SPELT:
+        if row.reads_as in SPELT:
             return self._read_text(row, content, name)
         return self._read_data(row, content, name)
 
     def _read_data(self, row: Modality, content: Content, name: str) -> np.ndarray:
         limits, max_bytes = self._limits.image, self._limits.max_data_bytes
-        match row.raw:
+        match row.reads_as:
             case "rgb":
                 return read_rgb(content, name=name, row=row, limits=limits)
             case "depth":
@@ -127,7 +127,7 @@ class InputReader:
     def _read_text(self, row: Modality, content: Content, name: str) -> np.ndarray:
         assert self._tokenizer is not None
         assert row.vocab_size is not None
-        text = spell(row.raw, self._parsed(row, content, name), name)
+        text = spell(row.reads_as, self._parsed(row, content, name), name)
         ids = self._tokenizer.encode(text, max_tokens=row.max_tokens)
         if not len(ids):
             raise InputError(
@@ -138,7 +138,7 @@ class InputReader:
 
     def _parsed(self, row: Modality, content: Content, name: str) -> object:
         """Text of a file or a plain value; pictures give what can be measured of them."""
-        measure = _MEASURE.get(row.raw)
+        measure = _MEASURE.get(row.reads_as)
         if isinstance(content, np.ndarray):
             if measure and content.ndim == 3:
                 return measure(array_image(content, name=name))

@@ -28,7 +28,7 @@ def check_input(value: object, row: Modality, where: str, num_classes: int) -> n
     """
     if not isinstance(value, np.ndarray):
         raise InputError(f"{where}: expected an array from read(), got {type(value).__name__}.")
-    if row.kind == "seq" and row.raw not in _STRUCTURES:
+    if row.kind == "seq" and row.reads_as not in _STRUCTURES:
         return _check_text(value, row, where)
     dtype, shape = _array_of(row)
     fits = value.ndim == len(shape) and all(
@@ -43,7 +43,7 @@ def check_input(value: object, row: Modality, where: str, num_classes: int) -> n
     for part in [value[name] for name in dtype.names] if dtype.names else [value]:
         if part.dtype.kind == "f" and not np.isfinite(part).all():
             raise InputError(f"{where}: holds numbers that are not finite; take it from read().")
-    if row.raw == "semseg" and value.max() > num_classes:
+    if row.reads_as == "semseg" and value.max() > num_classes:
         raise InputError(f"{where}: labels must lie in 0..{num_classes}, got {value.max()}.")
     return value
 
@@ -51,17 +51,17 @@ def check_input(value: object, row: Modality, where: str, num_classes: int) -> n
 def _array_of(row: Modality) -> tuple[np.dtype[Any], tuple[int | range, ...]]:
     """Type and shape of a value; a range where several sizes fit."""
     size, channels = row.image_size or 0, row.channels or 0
-    if row.raw in _STRUCTURES:
-        return _STRUCTURES[row.raw], (range(_MOST_ROWS + 1),)
+    if row.reads_as in _STRUCTURES:
+        return _STRUCTURES[row.reads_as], (range(_MOST_ROWS + 1),)
     if row.kind == "emb":
         return _FLOAT, (range(1, row.max_tokens + 1), channels)
     if row.positions == "learned":
         return _FLOAT, (channels,)
-    if row.raw in ("rgb", "normal"):
+    if row.reads_as in ("rgb", "normal"):
         return _BYTES, (size, size, 3)
-    if row.raw == "depth":
+    if row.reads_as == "depth":
         return _FLOAT, (size, size)
-    if row.raw in ("semseg", "canny_edge", "sam_edge"):
+    if row.reads_as in ("semseg", "canny_edge", "sam_edge"):
         return _BYTES, (size, size)
     assert row.grid is not None
     return _FLOAT, (channels, *row.grid)

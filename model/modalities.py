@@ -49,6 +49,7 @@ class Modality:
         tokenizer: what makes tokens: a hub repository, `wordpiece`, or both joined by ` + `; None for raw.
         raw_format: what the user gives.
         license: restriction that comes with this modality, on top of the checkpoint's own licence.
+        like: of a modality that a user added, the raw name of the known one that its values are like.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Modality:
     tokenizer: str | None = None
     raw_format: str = ""
     license: str | None = None
+    like: str | None = None
 
     @cached_property
     def id(self) -> int:
@@ -75,6 +77,34 @@ class Modality:
     def is_target(self) -> bool:
         """Whether a model can predict it: it consists of token ids."""
         return self.vocab_size is not None
+
+    @property
+    def reads_as(self) -> str:
+        """The known modality whose readers, tokenizers and values serve this one: itself, or `like`."""
+        return self.like or self.raw
+
+    def renamed(self, name: str) -> "Modality":
+        """A new modality whose values are like this one's: `tok_thermal@224` like `tok_depth@224`.
+
+        Raises ModelError for a name that is taken, or that says another size than this one's.
+        """
+        base, at, size = name.partition("@")
+        raw = base.removeprefix("tok_")
+        if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", raw) or raw in RAW_NAMES or raw in ALIASES:
+            raise ModelError(
+                f"{name!r} cannot name a new modality: take small letters, digits and _, and none of "
+                f"{', '.join(RAW_NAMES)}."
+            )
+        if (base.startswith("tok_"), at + size) != (self.name.startswith("tok_"), self._size):
+            prefix = "tok_" if self.name.startswith("tok_") else ""
+            raise ModelError(
+                f"New modality {name!r} is like {self.name!r}: call it {prefix + raw + self._size!r}."
+            )
+        return replace(self, name=name, raw=raw, like=self.raw, tokenizer=None)
+
+    @property
+    def _size(self) -> str:
+        return "".join(self.name.partition("@")[1:])
 
     def with_vocab(self, vocab_size: int) -> "Modality":
         """The same modality with another number of token ids (at least 1). Raises ModelError without ids."""

@@ -99,6 +99,7 @@ class ModelParts:
         dtype: floating type of the 4M model and of decoders. Encoders always compute in float32: in bfloat16
             values near the border of two codes would get other ids.
         files: of another model on the same device and in the same type that shares some with this one.
+        config: of a 4M model that is not trained yet; by default what its checkpoint says.
 
     Attributes:
         source, device, dtype: as given.
@@ -112,11 +113,17 @@ class ModelParts:
     """
 
     def __init__(
-        self, source: ModelSource, device: torch.device, dtype: torch.dtype, files: _Files | None = None
+        self,
+        source: ModelSource,
+        device: torch.device,
+        dtype: torch.dtype,
+        files: _Files | None = None,
+        *,
+        config: FourMConfig | None = None,
     ) -> None:
         self.source, self.device, self.dtype = source, device, dtype
         self._files = files or _Files(device, dtype)
-        self.config = FourMConfig.parse(self.fourm_checkpoint.config, where=str(self.fourm_checkpoint.path))
+        self.config = config or self._read_config()
         self.inputs = MappingProxyType(self._rows(self.config.domains_in))
         self.targets = MappingProxyType(self._rows(self.config.targets))
 
@@ -197,6 +204,9 @@ class ModelParts:
             self.fourm_checkpoint, inputs=ins, targets=outs, device=self.device, dtype=self.dtype
         )
 
+    def _read_config(self) -> FourMConfig:
+        return FourMConfig.parse(self.fourm_checkpoint.config, where=str(self.fourm_checkpoint.path))
+
     def _rows(self, names: Iterable[str]) -> dict[str, Modality]:
         rows = [self.config.modality(name) for name in names]
         rows = [row for row in rows if not _has_codes(row) or row.raw in self.source.tokenizers]
@@ -221,7 +231,7 @@ class ModelParts:
     def _values(self, config: TokenizerConfig, row: Modality) -> tuple[str, str]:
         """What a tokenizer takes, and what readers prepare for it."""
         if config.n_labels is None:
-            channels = _IN_WORDS[row.raw][1] if row.raw in _IN_WORDS else row.channels
+            channels = _IN_WORDS[row.reads_as][1] if row.reads_as in _IN_WORDS else row.channels
             has, needs = f"{config.n_channels} channels", f"{channels} channels"
         else:
             has, needs = f"{config.n_labels} labels", f"{1 + len(self.classes)} labels"
@@ -239,7 +249,7 @@ def _text(key: tuple[str | Path, str]) -> TextTokenizer:
 
 def _has_codes(row: Modality) -> bool:
     """Whether values become ids by a tokenizer other than that of texts."""
-    return row.kind == "img" or row.raw in _IN_WORDS
+    return row.kind == "img" or row.reads_as in _IN_WORDS
 
 
 def _ids(config: TokenizerConfig) -> str:
@@ -247,8 +257,8 @@ def _ids(config: TokenizerConfig) -> str:
 
 
 def _row_ids(row: Modality) -> str:
-    if row.raw in _IN_WORDS:
-        return f"{_IN_WORDS[row.raw][0]} codebooks of {_NUM_WORD_CODES} ids"
+    if row.reads_as in _IN_WORDS:
+        return f"{_IN_WORDS[row.reads_as][0]} codebooks of {_NUM_WORD_CODES} ids"
     return f"{row.max_tokens if row.positions == 'learned' else 1} codebooks of {row.vocab_size} ids"
 
 

@@ -22,7 +22,7 @@ from .instances import write_answers
 from .item_checks import check_input
 from .modalities import Modality
 from .parts import ModelParts
-from .plans import TargetPlan, default_plans
+from .plans import TargetPlan, default_plan, default_plans
 from .presets import FourMConfig
 from .refining import Refiner
 from .stages import GrowingGenerator, Report, Tokens, shown_to, told
@@ -214,7 +214,11 @@ def _plans(
 ) -> list[TargetPlan]:
     """How to generate each target, instances last."""
     names = {row.name for row in rows.values()}
-    plans = default_plans(names - {INSTANCES}, rgb_given=rgb_given)
+    own = config.own_modalities
+    plans = default_plans(names - {INSTANCES, *own}, rgb_given=rgb_given)
+    plans += [
+        replace(default_plan(own[name], rgb_given=rgb_given), modality=name) for name in own if name in names
+    ]
     plans += [INSTANCES_PLAN] if INSTANCES in names else []
     # A model that does not take a target as input cannot be shown what the steps before have drawn.
     steps = [plan if plan.modality in config.domains_in else replace(plan, num_steps=1) for plan in plans]

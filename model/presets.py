@@ -56,6 +56,7 @@ class FourMConfig:
         num_register_tokens: learned tokens put before the encoder's input.
         share_modality_embeddings: one modality vector for input and output layer (4M-7; not 4M-21).
         vocab_overrides: modality to vocabulary size, for models with smaller tables than the published ones.
+        own_modalities: a user's modality to the known one that it is like: `tok_thermal@224: tok_depth@224`.
 
     Raises:
         ModelError: sizes that do not fit together, or an unknown modality.
@@ -82,6 +83,7 @@ class FourMConfig:
     num_register_tokens: int = 0
     share_modality_embeddings: bool = True
     vocab_overrides: Mapping[str, int] = field(default_factory=dict)
+    own_modalities: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         limits = {
@@ -109,8 +111,12 @@ class FourMConfig:
                 raise ModelError(
                     f"vocab_overrides names {name!r}, which is in neither domains_in nor domains_out."
                 )
+        owners = {self.modality(name).id: name for name in sorted(names)}
         for name in names:
-            self.modality(name)
+            if owners[self.modality(name).id] != name:  # one in 32768; tokens are told apart by these numbers
+                raise ModelError(
+                    f"{name!r} and {owners[self.modality(name).id]!r} share a number: rename one."
+                )
 
     @classmethod
     def parse(cls, values: Mapping[str, object], *, where: str = "config.json") -> "FourMConfig":
@@ -134,7 +140,9 @@ class FourMConfig:
 
     def modality(self, name: str) -> Modality:
         """The modality as this model has it: with its vocabulary and, at unpublished sizes, its patches."""
-        return get_modality(name, patch_size=self.patch_size, vocab_size=self.vocab_overrides.get(name))
+        like, vocab_size = self.own_modalities.get(name), self.vocab_overrides.get(name)
+        row = get_modality(like or name, patch_size=self.patch_size, vocab_size=vocab_size)
+        return row if like is None else row.renamed(name)
 
     @property
     def targets(self) -> tuple[str, ...]:

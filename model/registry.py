@@ -92,7 +92,7 @@ class Model:
             InputError, LimitError: a value cannot be used.
             QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
         """
-        contents = {raw_name(word): content for word, content in inputs.items()}
+        contents = {self._raw(word): content for word, content in inputs.items()}
         if "rgb" in contents:
             for raw, content in contents.items():
                 check_same_view(raw, content, contents["rgb"])
@@ -100,11 +100,11 @@ class Model:
         kept = {
             raw: Kept(self.embedder.read(raw, content), redraw)
             for word, (content, redraw) in (keep or {}).items()
-            for raw in [raw_name(word)]
+            for raw in [self._raw(word)]
         }
         found = self.predictor.predict(
             [item],
-            [raw_name(word) for word in ([to] if isinstance(to, str) else to)],
+            [self._raw(word) for word in ([to] if isinstance(to, str) else to)],
             keep=[kept],
             seed=seed,
             num_steps=num_steps,
@@ -116,6 +116,11 @@ class Model:
             progress=progress,
         )
         return found[0]
+
+    def _raw(self, word: str) -> str:
+        """The user's name of a modality: one of the model's own, or any word for a known one."""
+        is_own = word in self.parts.inputs or word in self.parts.targets
+        return word if is_own else raw_name(word)
 
 
 def load_model(
@@ -143,7 +148,7 @@ def load_model(
         CheckpointError: files are missing, damaged or of another shape, or cannot be fetched.
     """
     name, found = find_source(source)
-    place = _device(device)
+    place = resolve_device(device)
     parts = ModelParts(found, place, _dtype(dtype, place))
     _require_known_tokenizers(parts)
     rows = {raw: parts.inputs[raw] for raw in _choose("input", inputs, parts.inputs)}
@@ -211,7 +216,8 @@ def _predictor(fourm: FourM) -> Predictor:
     return PaddedPredictor(fourm, fourm.targets)
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """The device behind `auto`, `cpu`, `cuda` or `cuda:1`. Raises ModelError where it is not there."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:

@@ -64,8 +64,7 @@ class LoraLinear(nn.Linear):
 
 
 def add_lora(model: FourM, lora: Lora) -> None:
-    """Freeze all weights of a model and put adapters on its blocks, in place."""
-    model.requires_grad_(False)
+    """Put adapters on the blocks of a model, in place. What has none learns on, unless it is frozen too."""
     for module in list(model.modules()):
         is_attention = isinstance(module, SelfAttention | CrossAttention)
         if (is_attention and lora.attention) or (isinstance(module, Mlp) and lora.mlp):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, cast
+from typing import Annotated, Any, Literal, cast
 
 import torch
 from pydantic import ConfigDict, Field
@@ -20,7 +20,7 @@ from ...errors import ConfigError, InputError
 from ..checkpoint import save_checkpoint
 from ..fourm import FourM
 from ..presets import FourMConfig
-from ..tokens import Tokens
+from .batches import Batches
 from .distributed import Strategy, World, like, like_all, spread, whole
 from .fit import Count, NotNegative, Positive, Share
 from .gradients import Gradients, InTurn, Scaled, SideBySide
@@ -51,14 +51,6 @@ HELD_OUT = "held_out"
 """Key of what an evaluation finds that says which weights are best; smaller is better."""
 
 Evaluate = Callable[[FourM], dict[str, float]]
-
-
-class Batches(Protocol):
-    """Where batches come from; number n is always the same one."""
-
-    def draw(self, number: int) -> dict[str, Tokens]:
-        """Inputs and targets by modality."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -69,6 +69,27 @@ def save_run(config: RunConfig, path: Path) -> None:
     """Write a configuration, defaults included, as `read_values` reads it; the file is never half there."""
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     write_whole(path, text.encode())
+
+
+def require_same(config: RunConfig, path: Path, *, free: Collection[str] = ()) -> None:
+    """Let a run go on only with the settings that it was begun with.
+
+    Args:
+        config: of the run now.
+        path: what `save_run` wrote when it began; nothing is asked where it is not there.
+        free: keys that may change.
+
+    Raises:
+        ConfigError: another key has changed.
+    """
+    if not path.exists():
+        return
+    now = config.model_dump(mode="json")
+    before = read_values(path)
+    changed = [key for key in now if key not in free and before.get(key) != now[key]]
+    if changed:
+        told = "; ".join(f"{key} was {before.get(key)!r:.200}" for key in changed)
+        raise ConfigError(f"{path.parent} holds a run with other settings ({told}); name another output.")
 
 
 def write_whole(path: Path, content: bytes) -> None:

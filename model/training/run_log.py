@@ -31,11 +31,11 @@ class RunLog:
         if self._path is None or not self._path.exists():
             return
         kept: list[str] = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
+        for line in self._path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 if json.loads(line)["step"] > step:
                     break
-            except ValueError:
+            except (ValueError, KeyError, TypeError):
                 break
             kept.append(line + "\n")
         write_whole(self._path, "".join(kept).encode())
@@ -56,6 +56,7 @@ def _writer(folder: Path) -> Any:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ConfigError(
-            "tensorboard: true needs TensorBoard, which is not installed: pip install tensorboard."
+            "tensorboard: true needs TensorBoard: pip install 'anyseek[train]', or leave it out; the JSON "
+            "lines hold the same numbers."
         ) from error
-    return SummaryWriter(str(folder))  # pyright: ignore[reportUnknownVariableType]
+    return SummaryWriter(str(folder))

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
-_CONTROL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
+CONTROL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 _NUM_SENTINELS = 24
 # By how far the modalities' numbers go: v1=0..31 count colours and name statistics, whose values end at 511;
 # colours and pixels of the 224-pixel frame end at 255, codes of tokenizers at 511.
@@ -53,7 +53,7 @@ def build_vocabulary(captions: Iterable[str], class_names: Sequence[str]) -> byt
     pieces = [*letters, *sorted(words - set(letters) - set(classes))]
     sentinels = [f"[S_{i}]" for i in range(_NUM_SENTINELS)]
     numbers = [f"v{i}={n}" for i, start, stop in _BLOCKS for n in range(start, stop)]
-    entries = [*_CONTROL, *sentinels, *classes, *pieces, *numbers]
+    entries = [*CONTROL, *sentinels, *classes, *pieces, *numbers]
     model = models.WordPiece(
         {entry: i for i, entry in enumerate(entries)}, unk_token="[UNK]", max_input_chars_per_word=100
     )
@@ -62,7 +62,7 @@ def build_vocabulary(captions: Iterable[str], class_names: Sequence[str]) -> byt
     tokenizer.pre_tokenizer = splitter
     tokenizer.decoder = decoders.WordPiece(cleanup=True)
     tokenizer.add_special_tokens(
-        [AddedToken(entry, single_word=True, normalized=False) for entry in (*_CONTROL, *sentinels, *numbers)]
+        [AddedToken(entry, single_word=True, normalized=False) for entry in (*CONTROL, *sentinels, *numbers)]
         + [AddedToken(name, single_word=True, normalized=True) for name in classes]
     )
     return json.dumps(json.loads(tokenizer.to_str()), separators=(",", ":")).encode()

@@ -57,12 +57,12 @@ def test_files_are_named_after_their_photos_and_can_be_given_back(photos: Path, 
     assert "Licence of the weights: Apache-2.0" in again.stderr
 
 
-def test_the_same_seed_gives_the_same_files(photos: Path, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     contents: dict[str, bytes] = {}
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        words = (photos / "one.png", "--to", "semseg,depth", "--seed", seed, "--out", tmp_path / name)
+        words = ("--caption", "a dog", "--to", "semseg", "--seed", seed, "--out", tmp_path / name)
         assert predict(*words).exit_code == 0
-        contents[name] = (tmp_path / name / "one.depth.png").read_bytes()
+        contents[name] = (tmp_path / name / "predicted.semseg.png").read_bytes()
     assert contents["a"] == contents["b"] != contents["c"]
 
 
@@ -98,10 +98,10 @@ def test_what_is_given_is_never_replaced_and_other_files_only_if_asked(photos: P
         result = predict(*words, "--out", photos / ".." / photos.name)
         assert (result.exit_code, said in result.stderr) == (2, True), result.output
     assert {path: path.read_bytes() for path in photos.iterdir()} == before
-    result = predict(photos / "one.png", "--to", "depth", "--out", photos, "--overwrite")
+    result = predict("--depth", depth, "--to", "semseg", "--out", photos, "--overwrite")
     assert result.exit_code == 0, result.output
     changed = {path.name for path in photos.iterdir() if path.read_bytes() != before.get(path)}
-    assert changed == {"one.depth.png", "overview.png"}
+    assert changed == {"one.semseg.png", "overview.png"}
 
 
 def test_a_bad_photo_is_told_and_the_others_go_on(photos: Path, tmp_path: Path) -> None:

@@ -1,0 +1,89 @@
+"""How good predictions are: classes, maps of classes, depths in a unit."""
+
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..tasks.segmentation import ClassOverlap
+from .reading import IGNORED
+
+MIN_DEPTH = 1e-3
+"""Depths below count as this: ratios divide by them. In the unit of the ground truth."""
+
+
+class Measure(Protocol):
+    """Counts predictions, then says how good they were."""
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Count a batch: the head's output and what it should be."""
+        ...
+
+    def result(self) -> dict[str, float]:
+        """Metrics over all that was counted."""
+        ...
+
+
+class Accuracy:
+    """`top1` and `top5`: shares of pictures whose class is the first, or among the first five."""
+
+    def __init__(self) -> None:
+        self._ranks: list[Tensor] = []
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Logits (B, K) and classes int64 (B,)."""
+        right = output.gather(1, truth[:, None])
+        # Of equal logits the true one counts as last: a head that says nothing is never right by chance.
+        self._ranks.append(((output >= right).sum(1) - 1).cpu())
+
+    def result(self) -> dict[str, float]:
+        """Shares in 0..1."""
+        ranks = torch.cat(self._ranks)
+        return {"top1": float((ranks < 1).float().mean()), "top5": float((ranks < 5).float().mean())}
+
+
+class Overlap:
+    """`mean_iou` over the classes that the ground truth shows, and `pixel_accuracy`, over all pixels."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._overlap = ClassOverlap(num_classes)
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Logits (B, K, S, S) and labels int64 (B, S, S), IGNORED where none counts."""
+        predicted, wanted = (output.argmax(1) + 1).cpu().numpy(), (truth + 1).cpu().numpy()
+        assert IGNORED + 1 == 0
+        self._overlap.add(predicted, wanted)
+
+    def result(self) -> dict[str, float]:
+        """Shares in 0..1."""
+        return self._overlap.metrics()
+
+
+class DepthError:
+    """Errors of depths in a unit, each a mean over the pixels of a picture, then over pictures.
+
+    `delta1`, `delta2`, `delta3`: shares with max(d / t, t / d) below 1.25, its square and its cube;
+    `abs_rel`: |d - t| / t; `rmse`: root of the mean square, in the unit.
+    """
+
+    def __init__(self) -> None:
+        self._rows: list[np.ndarray] = []
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Depths (B, 1, S, S), and truth (B, S, S) with 0 where it is unknown."""
+        for found, wanted in zip(output[:, 0].double(), truth.double(), strict=True):
+            valid = wanted > 0
+            if not bool(valid.any()):
+                continue
+            d, t = found[valid].clamp(min=MIN_DEPTH), wanted[valid]
+            ratio = torch.maximum(d / t, t / d)
+            deltas = [(ratio < 1.25**k).double().mean() for k in (1, 2, 3)]
+            rest = [((d - t).abs() / t).mean(), (d - t).square().mean().sqrt()]
+            self._rows.append(torch.stack([*deltas, *rest]).cpu().numpy())
+
+    def result(self) -> dict[str, float]:
+        """By name; NaN where no picture had any ground truth."""
+        means = np.mean(self._rows, axis=0) if self._rows else np.full(5, np.nan)
+        names = ("delta1", "delta2", "delta3", "abs_rel", "rmse")
+        return {name: float(value) for name, value in zip(names, means, strict=True)}

@@ -1,0 +1,124 @@
+"""What a finished run gives: a network that answers for new pictures."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ...errors import CheckpointError, InputError
+from ..inputs import normalize_pixels
+from ..tensor_file import TensorFile
+from .augment import cut
+from .building import Backbone, open_backbone
+from .config import TransferConfig, read_config
+from .feeding import PADDING, standard_depth
+from .goals import Classification, Depth, Goal, Segmentation
+from .heads import TransferModel
+from .running import BEST, SETTINGS
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A fine-tuned network.
+
+    Attributes:
+        config: of its run.
+        classes: names, of a classification.
+        metrics: on the validation samples of the run, and the `step` that was the best.
+    """
+
+    config: TransferConfig
+    classes: tuple[str, ...]
+    metrics: Mapping[str, float]
+    _goal: Goal
+    _backbone: Backbone
+    _model: TransferModel
+
+    def predict(self, rgb: np.ndarray, depth: np.ndarray | None = None) -> np.ndarray:
+        """Answer for one picture.
+
+        Args:
+            rgb: uint8 (H, W, 3).
+            depth: real numbers (H, W) of the same size in any unit, 0 where unknown; if the run had it.
+
+        Returns:
+            Probabilities float32 (K,) of the classes; or int64 (H, W) of segments, 0 the first class; or
+            depths float32 (side, side) of the central square, in the unit of the run.
+
+        Raises:
+            InputError: another shape or type, or depth missing or too much.
+        """
+        _require(rgb, depth, "depth" in self.config.inputs)
+        height, width = rgb.shape[:2]
+        view, size = self._goal.view(None, width, height), self.config.image_size
+        device = self._backbone.source.parts.device
+        inputs = {"rgb": torch.from_numpy(normalize_pixels(cut(rgb, view, size, PADDING)[None])).to(device)}
+        if depth is not None:
+            standard = standard_depth(cut(depth.astype(np.float32), view, size, 0.0))
+            inputs["depth"] = torch.from_numpy(standard[None, None]).to(device)
+        with torch.inference_mode():
+            output = self._goal.answer(self._model(self._backbone.tokenize(inputs)))
+            if self.config.task == "classification":
+                return output[0].float().softmax(0).cpu().numpy()
+            wanted = (height, width) if self.config.task == "segmentation" else (min(height, width),) * 2
+            output = functional.interpolate(
+                output[..., : view.height, : view.width], size=wanted, mode="bilinear", align_corners=False
+            )
+            found = output[0].argmax(0) if self.config.task == "segmentation" else output[0, 0]
+            return found.cpu().numpy()
+
+
+def open_transfer(folder: Path, *, device: str = "auto") -> Transferred:
+    """Open the best weights of a run.
+
+    Raises:
+        ConfigError: the folder has no readable settings.
+        CheckpointError: its weights are missing, damaged or of another network.
+        ModelError: the model that it came from cannot be had; it tells the shape of the network.
+    """
+    config, file = read_config(folder / SETTINGS), TensorFile(folder / BEST)
+    told = _told(file)
+    goal = _goal(config, told)
+    backbone = open_backbone(config, device)
+    model = TransferModel(backbone.encoder, goal.head(backbone.encoder.dim))
+    model.to(backbone.source.parts.device)
+    expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    if expected != {name: torch.Size(info.shape) for name, info in file.tensors.items()}:
+        raise CheckpointError(f"{file.path} is not of the network that {SETTINGS} beside it describes.")
+    model.load_state_dict({name: file.read(name) for name in expected})
+    return Transferred(config, tuple(told["classes"]), told["metrics"], goal, backbone, model.eval())
+
+
+def _told(file: TensorFile) -> dict[str, Any]:
+    try:
+        told = json.loads(file.metadata["told"])
+        classes, depths, metrics = told["classes"], told["depths"], told["metrics"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file.path} holds no weights of a transfer run.") from error
+    if not (isinstance(classes, list) and isinstance(depths, list) and isinstance(metrics, dict)):
+        raise CheckpointError(f"{file.path} holds no weights of a transfer run.")
+    return told
+
+
+def _goal(config: TransferConfig, told: Mapping[str, Any]) -> Goal:
+    if config.task == "segmentation":
+        return Segmentation(config)
+    if config.task == "depth":
+        return Depth(config, *told["depths"])
+    return Classification(config, tuple(told["classes"]))
+
+
+def _require(rgb: np.ndarray, depth: np.ndarray | None, takes_depth: bool) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size:
+        raise InputError(f"rgb: expected pixels uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}.")
+    if (depth is not None) != takes_depth:
+        raise InputError("This network was trained " + ("with" if takes_depth else "without") + " depth.")
+    if depth is not None and (
+        depth.shape != rgb.shape[:2] or not np.isfinite(depth).all() or depth.min() < 0
+    ):
+        raise InputError(f"depth: expected {rgb.shape[:2]} of numbers from 0 on, got {depth.shape}.")
