@@ -1,7 +1,8 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
-from .describe import attributes, boxes, caption, metadata, people
-from .render import MAX_DEPTH, Rendering, render
+from .dataset import MODALITIES, SceneRecord, describe_scene, write_scenes
+from .describe import attributes, boxes, caption, instances, metadata, people
+from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
 from .scene import (
     COLORS,
     FLOORS,
@@ -15,7 +16,46 @@ from .scene import (
     SKIES,
     TEXTURES,
     WALLS,
+    Decoration,
+    Place,
     Scene,
     SceneObject,
+    Split,
     View,
 )
+
+__all__ = [
+    "COLORS",
+    "FLOORS",
+    "MATERIALS",
+    "MAX_DEPTH",
+    "MAX_OBJECTS",
+    "MODALITIES",
+    "OBJECTS",
+    "OUTDOORS",
+    "PERSON",
+    "SEMSEG_CLASSES",
+    "SIZES",
+    "SKIES",
+    "TEXTURES",
+    "WALLS",
+    "Decoration",
+    "Place",
+    "Rendering",
+    "Scene",
+    "SceneObject",
+    "SceneRecord",
+    "Split",
+    "View",
+    "attributes",
+    "boxes",
+    "caption",
+    "describe_scene",
+    "encode_depth",
+    "encode_normal",
+    "instances",
+    "metadata",
+    "people",
+    "render",
+    "write_scenes",
+]

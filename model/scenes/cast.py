@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .scene import Scene, SceneObject, View
+from .scene import OUTDOORS, Scene, SceneObject, View
 from .shapes import Array, dot
 
 Ints = NDArray[np.int16]
@@ -97,7 +97,9 @@ def _surroundings(scene: Scene, eye: Array, rays: Array) -> tuple[Array, Ints]:
         slope = dot(rays, normal)
         # From behind, a wall is not there: the camera stands outside and sees the far walls only.
         front = slope < -1e-4
-        t = np.where(front, -(eye @ normal + scene.place.half) / np.where(front, slope, -1), np.float32(np.inf))
+        t = np.where(
+            front, -(eye @ normal + scene.place.half) / np.where(front, slope, -1), np.float32(np.inf)
+        )
         nearer = front & (t > 1e-3) & (t < distance)
         distance = np.where(nearer, t, distance).astype(np.float32)
         owner[nearer] = WALL - number
@@ -106,8 +108,6 @@ def _surroundings(scene: Scene, eye: Array, rays: Array) -> tuple[Array, Ints]:
 
 def _hill_line(scene: Scene, rays: Array) -> Array:
     """Sine of the elevation that the hills reach; below the horizon where there are none."""
-    from .scene import OUTDOORS
-
     if OUTDOORS[scene.place.setting][1] is None:
         return np.full(rays.shape[1:], -1, np.float32)
     azimuth = np.arctan2(rays[1], rays[0]) + scene.place.yaw

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
+from ...errors import ModelError
+from ..conversions import main_colors, photo_edges
+from ..files import depth_png, encode_value
+from ..values import Value
+from .describe import attributes, boxes, caption, instances, metadata, people
+from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
+from .scene import SEMSEG_CLASSES, Scene, Split
 
-from ..conversions import main_colors
-from .describe import attributes, boxes, caption, metadata
-from .render import MAX_DEPTH, Rendering, render
-from .scene import Scene, Split
+MODALITIES = (
+    *("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge", "sam_instance", "human_poses"),
+    *("caption", "det", "color_palette", "metadata"),
+)
+"""What is known of every scene, where there is something of the kind."""
 
 CAPTION_DETAIL = 0.85
 """Chance that a caption mentions a thing or one of its properties. People leave out what goes without saying;
@@ -29,27 +34,60 @@ _MIN_PER_WORKER = 50
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """A rendering and all that its files say."""
+    """A rendering and all that its files say.
+
+    Attributes:
+        rendering: with exact maps.
+        values: by modality, as `write_value` takes them, but depth in 65535ths of `MAX_DEPTH`; what a scene
+            has none of (boxes, people) is not there.
+        attributes: what a user may filter by.
+    """
 
     rendering: Rendering
-    caption: str
-    boxes: list[dict[str, object]]
-    palette: list[str]
-    metadata: dict[str, float | int]
-    attributes: dict[str, object]
+    values: Mapping[str, Value]
+    attributes: Mapping[str, object]
+
+    def files(self, modalities: Collection[str] = MODALITIES) -> dict[str, bytes]:
+        """Contents of its files, by what follows the scene's name: `.png`, `.depth.png`, ..., `.json`."""
+        found: dict[str, bytes] = {}
+        for raw, value in self.values.items():
+            if raw not in modalities:
+                continue
+            if raw == "depth":
+                suffix, content = ".png", depth_png(value, MAX_DEPTH / 65535)
+            else:
+                suffix, content = encode_value(raw, value, classes=SEMSEG_CLASSES)
+            found[suffix if raw == "rgb" else f".{raw}{suffix}"] = content
+        found[".json"] = (json.dumps(self.attributes) + "\n").encode()
+        return found
 
 
-def describe_scene(scene: Scene, size: int = 96, rendering: int = 0) -> SceneRecord:
-    """Render a scene and gather everything known about the result."""
-    image = render(scene, size, rendering)
-    return SceneRecord(
-        rendering=image,
-        caption=caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
-        boxes=boxes(scene, image),
-        palette=main_colors(image.rgb),
-        metadata=metadata(scene, image),
-        attributes=attributes(scene),
-    )
+def describe_scene(scene: Scene, size: int = 128, rendering: int = 0) -> SceneRecord:
+    """Render a scene and gather everything known about the result.
+
+    Args:
+        scene: what to render.
+        size: pixels along each side.
+        rendering: which of the scene's views, see `Scene.view`.
+    """
+    view = scene.view(rendering)
+    image = render(scene, size, view)
+    values: dict[str, Value] = {
+        "rgb": image.rgb,
+        "depth": encode_depth(image.depth),
+        "normal": encode_normal(image.normal),
+        "semseg": image.semseg + 1,
+        "canny_edge": photo_edges(image.rgb),
+        "sam_edge": image.edges,
+        "sam_instance": instances(image.instances),
+        "human_poses": people(scene, image.instances, view),
+        "caption": caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
+        "det": boxes(scene, image),
+        "color_palette": main_colors(image.rgb),
+        "metadata": metadata(scene, image),
+    }
+    there = {raw: value for raw, value in values.items() if len(value)}
+    return SceneRecord(image, there, attributes(scene))
 
 
 def write_scenes(
@@ -57,17 +95,19 @@ def write_scenes(
     num: int,
     *,
     seed: int = 0,
-    size: int = 96,
+    size: int = 128,
     rendering: int = 0,
     split: Split = "unseen",
+    modalities: Collection[str] = MODALITIES,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Write scenes 0 to num - 1 of a seed as images with side files; return their names ("0001", ...).
 
-    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png` (uint8, -1..1
-    to 0..255), `.semseg.png` (uint8 indices into `SEMSEG_CLASSES`), `.caption.txt`, `.det.json`,
-    `.color_palette.json`, `.metadata.json`, and the attributes in `0001.json`.
+    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png`, `.semseg.png`
+    (indices into `SEMSEG_CLASSES`, which its legend names), `.canny_edge.png`, `.sam_edge.png`,
+    `.sam_instance.json`, `.human_poses.json`, `.caption.txt`, `.det.json`, `.color_palette.json`,
+    `.metadata.json`, and the attributes in `0001.json`. Where nothing is seen of a kind its file is missing.
 
     Args:
         folder: made if it does not exist; files of the same names are replaced.
@@ -76,13 +116,19 @@ def write_scenes(
         size: pixels along each side.
         rendering: 0 for the scenes themselves; 1, 2, ... for the same with camera moved and light changed.
         split: leave it at "unseen" for scenes that the shipped model has not been trained on.
+        modalities: which to write.
         workers: processes; few scenes are rendered in this one.
         progress: called with the number of finished scenes.
+
+    Raises:
+        ModelError: a modality that scenes do not have.
     """
+    if unknown := [raw for raw in modalities if raw not in MODALITIES]:
+        raise ModelError(f"Scenes have no {unknown[0]!r}. They have {', '.join(MODALITIES)}.")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(num)))
     names = [f"{index + 1:0{digits}d}" for index in range(num)]
-    write = partial(_write_one, folder, seed, size, rendering, split)
+    write = partial(_write_one, folder, seed, size, rendering, split, tuple(modalities))
     workers = min(workers, max(1, num // _MIN_PER_WORKER))
     if workers == 1:
         for index, name in enumerate(names):
@@ -100,28 +146,15 @@ def write_scenes(
 
 
 def _write_one(
-    folder: Path, seed: int, size: int, rendering: int, split: Split, index: int, name: str
+    folder: Path,
+    seed: int,
+    size: int,
+    rendering: int,
+    split: Split,
+    modalities: tuple[str, ...],
+    index: int,
+    name: str,
 ) -> None:
     record = describe_scene(Scene.sample(seed, index, split=split), size, rendering)
-    image = record.rendering
-    _write_image(folder / f"{name}.png", image.rgb)
-    _write_image(folder / f"{name}.depth.png", encode_depth(image.depth))
-    _write_image(folder / f"{name}.normal.png", np.round((image.normal + 1) * 127.5).astype(np.uint8))
-    _write_image(folder / f"{name}.semseg.png", image.semseg)
-    (folder / f"{name}.caption.txt").write_text(record.caption + "\n", encoding="utf-8")
-    for suffix, value in (
-        ("det.json", record.boxes),
-        ("color_palette.json", record.palette),
-        ("metadata.json", record.metadata),
-        ("json", record.attributes),
-    ):
-        (folder / f"{name}.{suffix}").write_text(json.dumps(value) + "\n", encoding="utf-8")
-
-
-def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Scale depth in scene units to 0..65535; `MAX_DEPTH`, all beyond and sky give 65535."""
-    return np.round(np.minimum(depth / MAX_DEPTH, 1) * 65535).astype(np.uint16)
-
-
-def _write_image(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    Image.fromarray(pixels).save(path, compress_level=3)
+    for suffix, content in record.files(modalities).items():
+        (folder / f"{name}{suffix}").write_bytes(content)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ..conversions import picture_statistics
 from ..body import REST
+from ..conversions import picture_statistics
+from ..readers.shapes import draw_mask
+from ..tokenizers.instances import FRAME
+from ..values import INSTANCE
+from ..values import PERSON as PERSON_VALUE
 from .cast import camera
 from .people import TO_SCENE, joints
 from .render import Rendering
@@ -97,40 +104,62 @@ def box_of(mask: NDArray[np.bool_]) -> list[float] | None:
     return [round(float(v), 4) for v in (x0, y0, x1, y1)]
 
 
-def people(scene: Scene, instances: NDArray[np.uint8], view: View) -> list[dict[str, object]]:
-    """List visible people in SMPL's terms: box, rotations of joints, of the body in the camera's frame (x
-    right, y down, z forward), scale and shift of the camera (`body.project`), and a neutral shape.
+def people(scene: Scene, instances: NDArray[np.uint8], view: View) -> NDArray[Any]:
+    """Give visible people in SMPL's terms, PERSON (N,), rounded to four digits: box, rotations of joints, of
+    the body in the camera's frame (x right, y down, z forward), scale and shift of the camera
+    (`body.project`), and a neutral shape.
 
     Args:
         scene: who is there.
         instances: of a rendering of it.
         view: of that rendering.
     """
-    found: list[dict[str, object]] = []
+    found: list[tuple[Any, ...]] = []
     axes, eye = camera(view)
     to_camera = axes * np.array([[1.0], [-1.0], [1.0]])
-    zoom = 0.5 / np.tan(view.field_of_view / 2)  # of the picture's side, at distance 1
     for number, item in enumerate(scene.objects, start=1):
         if item.pose is None or (box := box_of(instances == number)) is None:
             continue
-        side = max(box[2] - box[0], box[3] - box[1])
         pelvis = item.turn @ joints(item.pose)[0][0] * item.radius + [item.x, item.y, 0]
-        x, y, z = to_camera @ (pelvis - eye)
-        scale = 2 * zoom * item.radius / z / side
-        middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-        at = np.array([0.5 + zoom * x / z, 0.5 + zoom * y / z])
-        shift = (at - middle) / (side * scale / 2) - REST[0, :2]
-        body = to_camera @ item.turn @ TO_SCENE
+        seen_by = _estimated_camera(box, to_camera @ (pelvis - eye), item.radius, view.field_of_view)
+        rotation = to_camera @ item.turn @ TO_SCENE
         found.append(
-            {
-                "box": box,
-                "pose": np.round(item.pose.matrices, 4).tolist(),
-                "rotation": np.round(body, 4).tolist(),
-                "camera": [round(float(v), 4) for v in (scale, *shift)],
-                "shape": [0.0] * 10,
-            }
+            (box, np.round(item.pose.matrices, 4), np.round(rotation, 4), np.round(seen_by, 4), np.zeros(10))
         )
-    return found
+    return np.array(found, PERSON_VALUE)
+
+
+def _estimated_camera(
+    box: list[float], pelvis: NDArray[np.floating], size: float, field_of_view: float
+) -> NDArray[np.floating]:
+    """Scale and shift of the far camera that sees a person of a size where ours does, the pelvis exactly."""
+    zoom = 0.5 / np.tan(field_of_view / 2)  # of the picture's side, at distance 1
+    side = max(box[2] - box[0], box[3] - box[1])
+    scale = 2 * zoom * size / pelvis[2] / side
+    middle = np.array([box[0] + box[2], box[1] + box[3]]) / 2
+    at = 0.5 + zoom * pelvis[:2] / pelvis[2]
+    return np.array([scale, *((at - middle) / (side * scale / 2) - REST[0, :2])])
+
+
+def instances(owner: NDArray[np.uint8]) -> NDArray[Any]:
+    """Give what is at one point inside each visible object, INSTANCE (N,): its box and its mask.
+
+    Args:
+        owner: `instances` of a rendering.
+    """
+    found: list[tuple[Any, ...]] = []
+    for number in range(1, int(owner.max()) + 1):
+        drawn = draw_mask(owner == number)
+        if drawn is not None:
+            found.append((_inner_point(owner == number), *drawn))
+    return np.array(found, INSTANCE)
+
+
+def _inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    """The pixel that is farthest from the border of a mask, x and y in the frame of instances."""
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
+    y, x = np.unravel_index(int(depth.argmax()), mask.shape)
+    return tuple(int((place + 0.5) * FRAME / len(mask)) for place in (x, y))
 
 
 def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dict[str, float | int]:

@@ -72,7 +72,7 @@ class Part:
     def normals(self, points: Array) -> Array:
         """Outward unit normals `(3, N)` at world points on it."""
         n = self.axes.T @ (UNIT_SHAPES[self.shape].normals(self.local(points)) / self.scale[:, None])
-        return n / (np.sqrt((n * n).sum(0)) + 1e-9)
+        return np.asarray(n / (np.sqrt((n * n).sum(0)) + 1e-9), dtype=np.float32)
 
 
 _IDENTITY = np.eye(3, dtype=np.float32)
@@ -81,7 +81,7 @@ _LYING = np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]], np.float32)  # the shape s
 
 def part(
     shape: str,
-    at: Sequence[float],
+    at: Sequence[float] | NDArray[np.floating],
     scale: Sequence[float] | float,
     color: Color | None = MAIN,
     axes: NDArray[np.floating] = _IDENTITY,

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from .cast import GROUND, HILL, SKY, WALL, Hits, camera, cast, screen
+from .cast import GROUND, HILL, SKY, WALL, Hits, camera, cast, screen, wall_frame
 from .light import SAMPLES, decorated, shade
 from .scene import SEMSEG_CLASSES, Scene, View
 from .shapes import Array
 
 MAX_DEPTH = 20.0
-SKY_DEPTH = np.inf
+"""What is stored as the largest depth, in scene units; all beyond and the sky count as that far."""
 
 
 @dataclass(frozen=True)
@@ -74,9 +74,17 @@ def render(scene: Scene, size: int = 128, view: View | int = 0) -> Rendering:
     )
 
 
-def _normals(scene: Scene, hits: Hits, points: Array) -> Array:
-    from .cast import wall_frame
+def encode_depth(depth: Array) -> NDArray[np.uint16]:
+    """Map depth in scene units to 0..65535; `MAX_DEPTH`, all beyond and sky give 65535."""
+    return np.round(np.minimum(depth / MAX_DEPTH, 1) * 65535).astype(np.uint16)
 
+
+def encode_normal(normal: Array) -> NDArray[np.uint8]:
+    """Map components in -1..1 to 0..255; sky, which has no normal, gives 128."""
+    return np.round((normal + 1) * 127.5).astype(np.uint8)
+
+
+def _normals(scene: Scene, hits: Hits, points: Array) -> Array:
     owner, piece = hits.owner.ravel(), hits.piece.ravel()
     normals = np.zeros((3, owner.size), dtype=np.float32)
     normals[2, owner == GROUND] = 1

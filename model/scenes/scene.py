@@ -36,7 +36,8 @@ PERSON = "person"
 MATERIALS = ("matte", "shiny", "metal")
 TEXTURES = ("plain", "striped", "checkered", "spotted")
 SIZES: dict[str, float] = {"small": 0.58, "large": 0.95}
-_PERSON_SCALE = 1.15
+_PERSON_SCALE, _PERSON_REACH = 1.15, 0.55
+_ROOM_ODDS = 0.4
 
 OUTDOORS: dict[str, tuple[tuple[Color, ...], Color | None]] = {
     "meadow": (((0.42, 0.58, 0.28), (0.52, 0.62, 0.24)), (0.24, 0.42, 0.22)),
@@ -147,8 +148,9 @@ class Place:
     Attributes:
         setting: `room` or a key of OUTDOORS.
         ground: which of the setting's grounds, or a key of FLOORS.
-        sky: key of SKIES; of a room, "" .
-        wall: key of WALLS, and whether the wallpaper is striped; outdoors "".
+        sky: key of SKIES; of a room, "".
+        wall: key of WALLS; outdoors "".
+        wallpaper: whether the walls are striped.
         half: half the side of the room.
         yaw: turns room, patterns and hills.
         scale: of patterns.
@@ -253,26 +255,32 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:
 
 def _sample_place(rng: np.random.Generator) -> Place:
     yaw, scale = float(rng.uniform(0, np.pi)), float(rng.uniform(0.8, 1.3))
-    if rng.random() < 0.4:
-        decorations: list[Decoration] = []
-        for wall in rng.permutation(4)[: int(rng.integers(1, 4))].tolist():
-            half = (float(rng.uniform(0.45, 0.9)), float(rng.uniform(0.35, 0.6)))
-            u, v = float(rng.uniform(-1.6, 1.6)), float(rng.uniform(1.9, 2.6))
-            decorations.append(Decoration(wall, _pick(rng, tuple(COLORS)), u, v, half))
-        if rng.random() < 0.4:
-            half = (float(rng.uniform(1.2, 2.2)), float(rng.uniform(0.9, 1.6)))
-            decorations.append(Decoration(-1, _pick(rng, tuple(COLORS)), 0.0, 0.0, half))
+    if rng.random() < _ROOM_ODDS:
+        decorations = _sample_decorations(rng)
         floor, wall = _pick(rng, tuple(FLOORS)), _pick(rng, tuple(WALLS))
         half_side = float(rng.uniform(3.7, 4.6))
         paper = bool(rng.random() < 0.3)
-        return Place("room", floor, "", wall, paper, half_side, yaw, scale, tuple(decorations))
+        return Place("room", floor, "", wall, paper, half_side, yaw, scale, decorations)
     setting = _pick(rng, tuple(OUTDOORS))
     ground = str(int(rng.integers(len(OUTDOORS[setting][0]))))
     return Place(setting, ground, _pick(rng, tuple(SKIES)), "", False, 0.0, yaw, scale, ())
 
 
+def _sample_decorations(rng: np.random.Generator) -> tuple[Decoration, ...]:
+    """Pictures on one to three walls, often a rug."""
+    found: list[Decoration] = []
+    for wall in rng.permutation(4)[: int(rng.integers(1, 4))].tolist():
+        half = (float(rng.uniform(0.45, 0.9)), float(rng.uniform(0.35, 0.6)))
+        u, v = float(rng.uniform(-1.6, 1.6)), float(rng.uniform(1.9, 2.6))
+        found.append(Decoration(wall, _pick(rng, tuple(COLORS)), u, v, half))
+    if rng.random() < 0.4:
+        half = (float(rng.uniform(1.2, 2.2)), float(rng.uniform(0.9, 1.6)))
+        found.append(Decoration(-1, _pick(rng, tuple(COLORS)), 0.0, 0.0, half))
+    return tuple(found)
+
+
 def _place_objects(rng: np.random.Generator, count: int) -> tuple[SceneObject, ...]:
-    """Draw objects that stand apart, by rejection; the wanted gap shrinks, below 0 if it must, so that it ends."""
+    """Draw objects that stand apart."""
     placed: list[SceneObject] = []
     gap = 0.35
     for _ in range(count):
@@ -281,40 +289,54 @@ def _place_objects(rng: np.random.Generator, count: int) -> tuple[SceneObject, .
         is_person = bool(rng.random() < _PERSON_ODDS)
         if is_person:
             size, radius = "large", _PERSON_SCALE * float(rng.uniform(0.95, 1.05))
-        reach = 0.55 if is_person else radius
-        while True:
-            distance, angle = 2.3 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-            x, y = float(distance * np.cos(angle)), float(distance * np.sin(angle))
-            if all(np.hypot(x - o.x, y - o.y) > reach + _reach(o) + gap for o in placed):
-                break
-            gap -= 0.01
-        color, yaw = _pick(rng, tuple(COLORS)), float(rng.uniform(0, 2 * np.pi))
-        if is_person:
-            action = _pick(rng, ACTIONS)
-            pose, look = sample_pose(action, rng), tuple(rng.integers([4, 3, 3]).tolist())
-            placed.append(
-                SceneObject(
-                    PERSON, color, "matte", "plain", size, x, y, radius, yaw, action, pose, look
-                )  # fmt: skip
-            )
-            continue
-        kind, material = _pick(rng, OBJECTS), _pick(rng, MATERIALS)
-        texture = TEXTURES[int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
-        placed.append(SceneObject(kind, color, material, texture, size, x, y, radius, yaw))
+        at, gap = _free_place(rng, placed, _PERSON_REACH if is_person else radius, gap)
+        placed.append(_sample_object(rng, is_person, size, at, radius))
     return tuple(placed)
 
 
+def _free_place(
+    rng: np.random.Generator, placed: list[SceneObject], reach: float, gap: float
+) -> tuple[tuple[float, float], float]:
+    """Draw a place by rejection; the gap shrinks, below 0 if it must, so that it ends. Gives what is left."""
+    while True:
+        x, y = _somewhere(rng, 2.3)
+        if all(np.hypot(x - o.x, y - o.y) > reach + _reach(o) + gap for o in placed):
+            return (x, y), gap
+        gap -= 0.01
+
+
+def _somewhere(rng: np.random.Generator, within: float) -> tuple[float, float]:
+    distance, angle = within * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+    return float(distance * np.cos(angle)), float(distance * np.sin(angle))
+
+
+def _sample_object(
+    rng: np.random.Generator, is_person: bool, size: str, at: tuple[float, float], radius: float
+) -> SceneObject:
+    color, yaw = _pick(rng, tuple(COLORS)), float(rng.uniform(0, 2 * np.pi))
+    if is_person:
+        action = _pick(rng, ACTIONS)
+        pose = sample_pose(action, rng)
+        skin, trousers, hair = rng.integers([len(SKINS), len(TROUSERS), len(HAIRS)]).tolist()
+        look = (skin, trousers, hair)
+        return SceneObject(PERSON, color, "matte", "plain", size, *at, radius, yaw, action, pose, look)
+    kind, material = _pick(rng, OBJECTS), _pick(rng, MATERIALS)
+    texture = TEXTURES[int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
+    return SceneObject(kind, color, material, texture, size, *at, radius, yaw)
+
+
 def _reach(item: SceneObject) -> float:
-    return 0.55 if item.kind == PERSON else item.radius
+    return _PERSON_REACH if item.kind == PERSON else item.radius
 
 
-def _scatter(rng: np.random.Generator, objects: tuple[SceneObject, ...], place: Place) -> tuple[SceneObject, ...]:
+def _scatter(
+    rng: np.random.Generator, objects: tuple[SceneObject, ...], place: Place
+) -> tuple[SceneObject, ...]:
     """Draw small things in between; those that find no place are left out."""
     kind = "book" if place.is_room else "stone"
     found: list[SceneObject] = []
     for _ in range(int(rng.integers(MAX_CLUTTER + 1))):
-        distance, angle = 2.8 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-        x, y = float(distance * np.cos(angle)), float(distance * np.sin(angle))
+        x, y = _somewhere(rng, 2.8)
         radius, yaw = float(rng.uniform(0.12, 0.26)), float(rng.uniform(0, 2 * np.pi))
         color = _pick(rng, tuple(COLORS)) if place.is_room else "white"
         if all(np.hypot(x - o.x, y - o.y) > radius + _reach(o) for o in (*objects, *found)):

@@ -16,7 +16,6 @@ from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
 from .token_data import TokenData
 
-
 PATCH = 16
 SEQUENCES = frozenset({"caption", "det", "metadata", "color_palette", "human_poses", "sam_instance"})
 

@@ -1,4 +1,4 @@
-"""What training reads of rendered scenes besides their maps: captions as ids, and what a scene has as numbers."""
+"""What training reads of rendered scenes besides their maps: captions as ids, contents as zeros and ones."""
 
 from __future__ import annotations
 
@@ -12,10 +12,27 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from ..scenes import COLORS, FLOORS, MATERIALS, MAX_OBJECTS, OBJECTS, OUTDOORS, PERSON, SIZES, SKIES, TEXTURES, WALLS
+from ..scenes import (
+    COLORS,
+    FLOORS,
+    MATERIALS,
+    MAX_OBJECTS,
+    OBJECTS,
+    OUTDOORS,
+    PERSON,
+    SIZES,
+    SKIES,
+    TEXTURES,
+    WALLS,
+)
 from ..scenes.people import ACTIONS
 
 MAX_CAPTION = 96
+# Properties that one object has at once.
+_TOGETHER = (
+    *(("kind",), ("kind", "color"), ("kind", "size"), ("kind", "texture"), ("kind", "material")),
+    ("action",),
+)
 
 
 @dataclass(frozen=True)
@@ -79,7 +96,7 @@ def attribute_vector(record: dict[str, Any]) -> NDArray[np.uint8]:
     for key in ("color", "kind"):
         counts = np.array([sum(o[key] == name for o in objects) for name in names[key]])
         parts.append((counts > 1).astype(np.uint8))
-    for keys in (("kind",), ("kind", "color"), ("kind", "size"), ("kind", "texture"), ("kind", "material"), ("action",)):
+    for keys in _TOGETHER:
         grid = np.zeros([len(names[key]) for key in keys], dtype=np.uint8)
         for item in objects:
             if keys != ("action",) or item["action"]:

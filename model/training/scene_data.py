@@ -21,8 +21,17 @@ from numpy.lib.format import open_memmap
 from numpy.typing import NDArray
 
 from ..conversions import main_colors
-from ..scenes import MAX_DEPTH, Rendering, Scene, boxes, caption, metadata, render
-from ..scenes.scene import Split
+from ..scenes import (
+    Rendering,
+    Scene,
+    Split,
+    boxes,
+    caption,
+    encode_depth,
+    encode_normal,
+    metadata,
+    render,
+)
 
 SCENES_PER_SHARD = 250
 NUM_RENDERINGS = 2
@@ -96,8 +105,8 @@ def encoded(image: Rendering) -> dict[str, NDArray[Any]]:
     """The maps of a rendering as they are stored: depth in 65535ths of MAX_DEPTH, normals in bytes."""
     return {
         "rgb": image.rgb,
-        "depth": np.round(np.minimum(image.depth / MAX_DEPTH, 1) * 65535).astype(np.uint16),
-        "normal": np.round((image.normal + 1) * 127.5).astype(np.uint8),
+        "depth": encode_depth(image.depth),
+        "normal": encode_normal(image.normal),
         "semseg": image.semseg,
         "instances": image.instances,
         "sam_edge": image.edges,

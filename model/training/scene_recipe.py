@@ -64,7 +64,9 @@ def masking(size: int) -> Masking:
     rgb = f"rgb@{size}"
     whole: Any = dict.fromkeys(TEXTS, "all")
 
-    def component(weight: float, inputs: Mapping[str, float], others: float, tokens: int, **keep: Any) -> Component:
+    def component(
+        weight: float, inputs: Mapping[str, float], others: float, tokens: int, **keep: Any
+    ) -> Component:
         inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
         return Component(weight, inputs, _GLOBALS, others, 0.15, num_input_tokens=tokens, **keep)
 

@@ -80,7 +80,8 @@ class TeacherBatches:
         rows = rng.integers(len(self._maps["rgb"]), size=size)
         views, wording = rng.integers(2, size=size), rng.integers(2, size=size)
         seen = np.concatenate(
-            [self._maps["rgb"][rows, views], depth_pictures(self._maps["depth"][rows, views])[..., :1]], axis=-1
+            [self._maps["rgb"][rows, views], depth_pictures(self._maps["depth"][rows, views])[..., :1]],
+            axis=-1,
         )
         seen = changed(seen, rng)
         ids = self._arrays.captions[rows, views, wording]
@@ -122,7 +123,9 @@ def build_teacher(kind: str, recipe: TeacherRecipe, vocab_size: int, num_attribu
     return teacher.to(memory_format=torch.channels_last)  # pyright: ignore
 
 
-def load_teacher(kind: str, recipe: TeacherRecipe, folder: Path, vocab_size: int, num_attributes: int) -> Teacher:
+def load_teacher(
+    kind: str, recipe: TeacherRecipe, folder: Path, vocab_size: int, num_attributes: int
+) -> Teacher:
     """Read the weights that `train_teacher` left."""
     teacher = build_teacher(kind, recipe, vocab_size, num_attributes)
     teacher.load_state_dict(torch.load(folder / "teacher.pt", weights_only=True))
@@ -171,11 +174,17 @@ def dense_features(tower: ImageTower, rgb: Bytes) -> NDArray[np.float32]:
     """Features `(N, C, S / 16, S / 16)` of images, each place with mean 0 and deviation 1 over its channels."""
     with torch.autocast("cpu", torch.bfloat16):
         features = tower.features(torch.from_numpy(np.array(rgb)))
-    return torch.nn.functional.layer_norm(features.float().movedim(1, -1), features.shape[1:2]).movedim(-1, 1).numpy()
+    return (
+        torch.nn.functional.layer_norm(features.float().movedim(1, -1), features.shape[1:2])
+        .movedim(-1, 1)
+        .numpy()
+    )
 
 
 @torch.inference_mode()
-def teacher_recall(teacher: Teacher, shards: SceneShards, arrays: SceneArrays, num: int = 1000) -> dict[str, float]:
+def teacher_recall(
+    teacher: Teacher, shards: SceneShards, arrays: SceneArrays, num: int = 1000
+) -> dict[str, float]:
     """R@1 and R@10 over `num` scenes: other rendering, caption and depth find the first rendering."""
     rgb = shards.maps["rgb"]
     gallery = embed_images(teacher.images, rgb[:num, 0])

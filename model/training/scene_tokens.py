@@ -21,8 +21,8 @@ Ids = NDArray[np.int16]
 Progress = Callable[[int], None]
 
 GLOBAL_DRAWS = 8
-"""Tokens of a global vector are drawn so often from the tokenizer's distribution: its mode alone would have the
-model learn by heart which of two near codes won."""
+"""Tokens of a global vector are drawn so often from the tokenizer's distribution: its mode alone would have
+the model learn by heart which of two near codes won."""
 
 _PALETTES, _ORDERS, _QUESTIONS = 4, 2, 4
 _BATCH = 64
@@ -45,9 +45,9 @@ def grid_tokens(values: SceneValues, raw: str, tokenizer: VQVAE, num_views: int)
 @torch.inference_mode()
 def feature_tokens(features: Iterable[NDArray[np.float32]], tokenizer: VQVAE) -> Ids:
     """Ids (N, n) of dense features, given in batches (B, C, h, w)."""
-    return np.concatenate([tokenizer.encode(torch.from_numpy(one)).flatten(1).numpy() for one in features]).astype(
-        np.int16
-    )
+    return np.concatenate(
+        [tokenizer.encode(torch.from_numpy(one)).flatten(1).numpy() for one in features]
+    ).astype(np.int16)
 
 
 @torch.inference_mode()

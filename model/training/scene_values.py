@@ -16,9 +16,7 @@ from ..conversions import photo_edges
 from ..encoding import TO_TOKENIZER
 from ..readers.depth import standardize
 from ..readers.shapes import Drawn, draw_mask
-from ..scenes import Scene, people
-from ..scenes.scene import Split
-from ..values import PERSON
+from ..scenes import Scene, Split, people
 from .scene_data import SceneShards
 
 Values = NDArray[Any]
@@ -64,9 +62,7 @@ class SceneValues:
     def people(self, row: int, view: int) -> NDArray[Any]:
         """PERSON (N,)."""
         scene = Scene.sample(self._seed, row, split=self._split)
-        found = people(scene, self._map("instances", row, view), scene.view(view))
-        rows = [tuple(one[key] for key in ("box", "pose", "rotation", "camera", "shape")) for one in found]
-        return np.array(rows, PERSON) if rows else np.zeros(0, PERSON)
+        return people(scene, self._map("instances", row, view), scene.view(view))
 
     def _map(self, name: str, row: int, view: int) -> Values:
         return np.asarray(self.shards.maps[name][row, view])

@@ -87,9 +87,7 @@ class ScenesRun:
         """Render training and validation scenes."""
         recipe, workers = self.recipe, self.workers
         for split, num in (("validation", recipe.num_validation), ("train", recipe.num_scenes)):
-            render_shards(
-                self.out / split, split, num, seed=recipe.seed, size=recipe.size, workers=workers
-            )
+            render_shards(self.out / split, split, num, seed=recipe.seed, size=recipe.size, workers=workers)
 
     def shards(self, split: Split) -> SceneShards:
         """The rendered scenes of a split."""
@@ -218,7 +216,12 @@ class ScenesRun:
 
     def tokenize(self, split: Split) -> None:
         """Turn all renderings into tokens; what is done is kept."""
-        folder, values, size, text = self.out / f"tokens-{split}", self.values(split), self.recipe.size, self.text
+        folder, values, size, text = (
+            self.out / f"tokens-{split}",
+            self.values(split),
+            self.recipe.size,
+            self.text,
+        )
         folder.mkdir(exist_ok=True)
         shape, num = (len(values), NUM_RENDERINGS, 1, -1), NUM_RENDERINGS
         make: dict[str, Callable[[], NDArray[np.generic]]] = {
@@ -233,7 +236,9 @@ class ScenesRun:
             },
             **{
                 f"tok_{raw}@{size}": (
-                    lambda raw=raw: feature_tokens(self.features(raw, split), self.tokenizer(raw)).reshape(shape)
+                    lambda raw=raw: feature_tokens(self.features(raw, split), self.tokenizer(raw)).reshape(
+                        shape
+                    )
                 )
                 for raw in FEATURES
             },
@@ -293,7 +298,9 @@ class ScenesRun:
             with torch.autocast("cpu", torch.bfloat16):
                 for name, loss in masked_losses(model, held_out.draw(number)).items():
                     sums.setdefault(name, []).append(loss.item())
-        report = {f"held_out.{name}": round(float(np.mean(losses)), 4) for name, losses in sorted(sums.items())}
+        report = {
+            f"held_out.{name}": round(float(np.mean(losses)), 4) for name, losses in sorted(sums.items())
+        }
         report[HELD_OUT] = round(float(np.mean(list(report.values()))), 4)
         num = min(_NUM_EVALUATED, len(data))
         tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}

@@ -130,7 +130,8 @@ class Aligned(nn.Module):
         """
         image, text, shape = self.images(rgb), self.captions(captions), self.depths(depth)
         side = sum(
-            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes) for x in (image, text, shape)
+            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes)
+            for x in (image, text, shape)
         )
         return contrast(image, text, self.scale) + contrast(image, shape, self.scale) + 10 * side
 
