@@ -663,7 +663,8 @@ def _told_training(report: Mapping[str, Any]) -> str:
     if not report["finished"]:
         return f"Stopped after step {report['step']:,}; run the same command again to go on."
     best = "" if report["best"] is None else f" Best held-out loss {report['best']:.4f} nats."
-    return f"{report['output']} is trained: {report['step']:,} steps.{best} Use it with --model {report['output']}."
+    output = report["output"]
+    return f"{output} is trained: {report['step']:,} steps.{best} Use it with --model {output}."
 
 
 def _part(modality: str, text: str) -> QueryPart:
