@@ -624,6 +624,49 @@ def evaluate_task(
         click.echo(", ".join(f"{key} {value}" for key, value in notes.items()))
 
 
+@main.group("train")
+def train() -> None:
+    """Train tokenizers, 4M and what goes with them on your own data; docs/training.md walks through it."""
+
+
+@train.command("4m")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def train_fourm(config: Path, as_json: bool) -> None:
+    """Train a 4M model as CONFIG, a YAML, says, or go on with a training that was interrupted.
+
+    Its output folder is a model for `--model`. Ctrl-C stops after the step and keeps it. On several GPUs:
+
+    \b
+    torchrun --nproc-per-node 8 -m anyseek train 4m run.yaml
+    """
+    from .indexer import stop_on_signals
+    from .model.training.fourm_recipes import read_fourm_run
+    from .model.training.fourm_runs import run_fourm
+
+    is_first = os.environ.get("RANK", "0") == "0"
+    with _progress() as show, stop_on_signals() as should_stop:
+        report = run_fourm(
+            read_fourm_run(config),
+            should_stop=should_stop,
+            progress=(lambda done, total: show({"stage": "train", "done": done, "total": total}))
+            if is_first
+            else None,
+        )
+    if is_first:
+        click.echo(json.dumps(report) if as_json else _told_training(report))
+    if not report["finished"]:
+        sys.exit(130)
+
+
+def _told_training(report: Mapping[str, Any]) -> str:
+    if not report["finished"]:
+        return f"Stopped after step {report['step']:,}; run the same command again to go on."
+    best = "" if report["best"] is None else f" Best held-out loss {report['best']:.4f} nats."
+    output = report["output"]
+    return f"{output} is trained: {report['step']:,} steps.{best} Use it with --model {output}."
+
+
 def _part(modality: str, text: str) -> QueryPart:
     """Read one part from the command line: words for a caption, else a file or values written out."""
     from .model import raw_name

@@ -16,9 +16,9 @@ from torch.nn import functional
 
 from ..errors import InputError, ModelError
 from .blending import Blend, Nothing, blend
+from .checks import check_input
 from .encoding import ValueEncoder
 from .inputs import Content, InputReader
-from .item_checks import check_input
 from .modalities import Modality
 from .prediction import Predictor
 from .tokenizers.build import ImageTokenizer

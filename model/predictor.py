@@ -12,6 +12,7 @@ from functools import partial
 import numpy as np
 
 from ..errors import InputError, ModelError, QueryError
+from .checks import check_input
 from .decoders import ValueDecoder
 from .drafts import Draft
 from .encoding import ValueEncoder, Values
@@ -19,7 +20,6 @@ from .generate import read_seeds
 from .instances import PLAN as INSTANCES_PLAN
 from .instances import TARGET as INSTANCES
 from .instances import write_answers
-from .item_checks import check_input
 from .modalities import Modality
 from .parts import ModelParts
 from .plans import TargetPlan, default_plan, default_plans

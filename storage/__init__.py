@@ -28,6 +28,7 @@ from .records import (
 if TYPE_CHECKING:
     from .assets import AssetFiles
     from .catalog import Catalog
+    from .footprint import Footprint
     from .snapshot import ItemIds, Snapshot
     from .store import Store
     from .vectors import VectorIndex
@@ -40,6 +41,7 @@ __all__ = [
     "Attribute",
     "Catalog",
     "Collection",
+    "Footprint",
     "Generation",
     "Health",
     "Item",
@@ -61,6 +63,7 @@ __all__ = [
 _LAZY = {
     "AssetFiles": ".assets",
     "Catalog": ".catalog",
+    "Footprint": ".footprint",
     "ItemIds": ".snapshot",
     "Snapshot": ".snapshot",
     "Store": ".store",

@@ -45,6 +45,16 @@ class Source:
     items: Callable[[], Sequence[LiveItem]]
 
 
+def index_file(space: str, view: str) -> str:
+    """Name of the index of a view in a space."""
+    return f"{space}.{view}.faiss"
+
+
+def tokens_file(space: str, view: str) -> str:
+    """Name of the file of a view's token ids in a space."""
+    return f"{space}.{view}.tokens.npy"
+
+
 class _Builder:
     """Writes the files of a generation into a folder, reading each segment once per space."""
 
@@ -128,8 +138,8 @@ class _Builder:
                 index.add(rows.vectors[space.name][chosen[view]])
                 tokens[view][start : index.num_rows] = rows.tokens[space.name][chosen[view]]
         for view, index in indexes.items():
-            index.save(self.folder / f"{space.name}.{view}.faiss")
-            np.save(self.folder / f"{space.name}.{view}.tokens.npy", tokens[view], allow_pickle=False)
+            index.save(self.folder / index_file(space.name, view))
+            np.save(self.folder / tokens_file(space.name, view), tokens[view], allow_pickle=False)
 
     def write_manifest(self, name: str, revision: int, counts: dict[str, int]) -> Generation:
         """`manifest.json`, last: it holds the checksums of the others."""
@@ -240,10 +250,10 @@ def open_generation(path: Path, generation: Generation, collection: Collection) 
 
 def _open_view(path: Path, collection: Collection, view: str, rows: pa.Table) -> PartView:
     indexes = {
-        space.name: FaissIndex.load(path / f"{space.name}.{view}.faiss") for space in collection.spaces
+        space.name: FaissIndex.load(path / index_file(space.name, view)) for space in collection.spaces
     }
     tokens = {
-        space.name: np.load(path / f"{space.name}.{view}.tokens.npy", mmap_mode="r", allow_pickle=False)
+        space.name: np.load(path / tokens_file(space.name, view), mmap_mode="r", allow_pickle=False)
         for space in collection.spaces
     }
     for space in collection.spaces:

@@ -198,6 +198,11 @@ class Snapshot:
         scores = np.concatenate([matches.scores for matches in found], axis=1)
         return best(scores, np.concatenate([matches.rows for matches in found], axis=1), k)
 
+    def bare_search(self, space: str, view: str, queries: NDArray[np.float32], k: int) -> None:
+        """The index library's own calls behind `search`, with no check, order or filter around them."""
+        for piece in self._view(view).pieces:
+            piece.view.indexes[space].bare_search(queries, k)
+
     def vectors(self, space: str, view: str, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """(n, D) float32 vectors of rows of a view, exactly as stored in float16."""
         vectors = np.empty((len(rows), self._space(space).dim), np.float32)

@@ -16,6 +16,7 @@ from .assets import AssetFiles
 from .catalog import Catalog
 from .database import Database, sqlite_url
 from .files import TEMPORARY, new_file, sync_new_folder
+from .footprint import Footprint, footprint
 from .lock import WriterLock
 from .reader import Reader
 from .records import Collection, Health, Problem
@@ -120,6 +121,10 @@ class Store:
         Raises NotFoundError, listing the known names.
         """
         return self._reader.snapshot(collection)
+
+    def footprint(self, snapshot: Snapshot) -> Footprint:
+        """What the files behind a snapshot take on disk."""
+        return footprint(self.path / "collections", self.catalog, snapshot)
 
     def health(self) -> Health:
         """Damage met so far by this store, and damage that writers recorded."""

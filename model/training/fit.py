@@ -130,8 +130,10 @@ class Fit(Generic[NetworkT]):
         self._sums: dict[str, float] = {}
         self._seconds, self._since = 0.0, time.monotonic()
         self.step, self.best = 0, -float("inf")
-        if self._path is not None and self._path.exists():
-            self._restore(self._path)
+        if self._path is not None:
+            if self._path.exists():
+                self._restore(self._path)
+            self._log.rewind(self.step)
 
     def run(
         self,
@@ -256,7 +258,6 @@ class Fit(Generic[NetworkT]):
         self._optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
         self._sums, self._seconds = state["sums"], state["seconds"]
-        self._log.rewind(self.step)
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -89,6 +89,10 @@ class FaissIndex:
         parameters = faiss.SearchParameters(sel=selector)  # pyright: ignore[reportCallIssue]
         return self._scan(queries, k, num_allowed, parameters)
 
+    def bare_search(self, queries: NDArray[np.float32], k: int) -> None:
+        """FAISS's own call, with ties as they come: what `search` is measured against."""
+        self._index.search(queries, k)
+
     def _is_cheap_to_gather(self, num_allowed: int, num_queries: int) -> bool:
         if num_allowed * max(self.dim, num_queries) > _GATHER_LIMIT:
             return False

@@ -27,6 +27,10 @@ class VectorIndex(Protocol):
         """The best `k` rows for each of (Q, D) queries; `allowed` is (num_rows,) bool."""
         ...
 
+    def bare_search(self, queries: NDArray[np.float32], k: int) -> None:
+        """The library's own call for the same, and nothing around it: what `search` is measured against."""
+        ...
+
     def vectors(self, rows: NDArray[np.integer]) -> NDArray[np.float32]:
         """(n, D) float32 vectors of rows, as precise as the segments keep them."""
         ...
