@@ -1,6 +1,6 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
-from .dataset import MODALITIES, SceneRecord, describe_scene, write_scenes
+from .dataset import MODALITIES, SceneRecord, describe_scene, known_queries, scene_file, write_scenes
 from .describe import attributes, boxes, caption, instances, metadata, people
 from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
 from .scene import (
@@ -54,8 +54,10 @@ __all__ = [
     "encode_depth",
     "encode_normal",
     "instances",
+    "known_queries",
     "metadata",
     "people",
     "render",
+    "scene_file",
     "write_scenes",
 ]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import ModelError
 from ..conversions import main_colors, photo_edges
@@ -24,12 +26,33 @@ MODALITIES = (
 )
 """What is known of every scene, where there is something of the kind."""
 
+PAIRS = (
+    *("caption+color_palette", "caption+depth", "caption+metadata", "caption+det", "color_palette+metadata"),
+    *("color_palette+det", "det+metadata", "semseg+color_palette", "normal+color_palette", "rgb+caption"),
+    "canny_edge+color_palette",
+)
+"""Asked together, where the model reads both."""
+
 CAPTION_DETAIL = 0.85
 """Chance that a caption mentions a thing or one of its properties. People leave out what goes without saying;
 a caption that says everything would leave nothing for another modality to add."""
 
+_SUFFIXES = {"caption": ".txt"} | dict.fromkeys(
+    ("sam_instance", "human_poses", "det", "color_palette", "metadata"), ".json"
+)
 # Starting a process costs about a second: not worth it for less.
 _MIN_PER_WORKER = 50
+
+
+def known_queries(inputs: Sequence[str]) -> tuple[str, ...]:
+    """What scenes can be asked for by, of a model that reads some modalities: each alone, then pairs."""
+    singles = [raw for raw in MODALITIES if raw in inputs]
+    return (*singles, *(pair for pair in PAIRS if set(pair.split("+")) <= set(singles)))
+
+
+def scene_file(name: str, modality: str) -> str:
+    """What the file of a modality of a scene is called: `0001.png`, `0001.depth.png`, `0001.caption.txt`."""
+    return f"{name}{'' if modality == 'rgb' else f'.{modality}'}{_SUFFIXES.get(modality, '.png')}"
 
 
 @dataclass(frozen=True)
@@ -47,19 +70,18 @@ class SceneRecord:
     values: Mapping[str, Value]
     attributes: Mapping[str, object]
 
-    def files(self, modalities: Collection[str] = MODALITIES) -> dict[str, bytes]:
-        """Contents of its files, by what follows the scene's name: `.png`, `.depth.png`, ..., `.json`."""
-        found: dict[str, bytes] = {}
-        for raw, value in self.values.items():
-            if raw not in modalities:
-                continue
-            if raw == "depth":
-                suffix, content = ".png", depth_png(value, MAX_DEPTH / 65535)
-            else:
-                suffix, content = encode_value(raw, value, classes=SEMSEG_CLASSES)
-            found[suffix if raw == "rgb" else f".{raw}{suffix}"] = content
-        found[".json"] = (json.dumps(self.attributes) + "\n").encode()
-        return found
+    def encoded(self, modalities: Collection[str] = MODALITIES) -> dict[str, bytes]:
+        """Contents of its files, by modality."""
+        return {raw: _encode(raw, value) for raw, value in self.values.items() if raw in modalities}
+
+
+def _encode(raw: str, value: Value) -> bytes:
+    if raw == "depth":
+        assert isinstance(value, np.ndarray)
+        return depth_png(value, MAX_DEPTH / 65535)
+    suffix, content = encode_value(raw, value, classes=SEMSEG_CLASSES)
+    assert suffix == _SUFFIXES.get(raw, ".png")
+    return content
 
 
 def describe_scene(scene: Scene, size: int = 128, rendering: int = 0) -> SceneRecord:
@@ -156,5 +178,6 @@ def _write_one(
     name: str,
 ) -> None:
     record = describe_scene(Scene.sample(seed, index, split=split), size, rendering)
-    for suffix, content in record.files(modalities).items():
-        (folder / f"{name}{suffix}").write_bytes(content)
+    for raw, content in record.encoded(modalities).items():
+        (folder / scene_file(name, raw)).write_bytes(content)
+    (folder / f"{name}.json").write_text(json.dumps(record.attributes) + "\n", encoding="utf-8")

@@ -159,7 +159,8 @@ def _inner_point(mask: NDArray[np.bool_]) -> tuple[int, int]:
     """The pixel that is farthest from the border of a mask, x and y in the frame of instances."""
     depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 5)[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), mask.shape)
-    return tuple(int((place + 0.5) * FRAME / len(mask)) for place in (x, y))
+    scale = FRAME / len(mask)
+    return int((x + 0.5) * scale), int((y + 0.5) * scale)
 
 
 def metadata(scene: Scene, rendering: Rendering, text: str | None = None) -> dict[str, float | int]:

@@ -61,7 +61,7 @@ class Part:
 
     def local(self, points: Array) -> Array:
         """World points `(3, N)` in the unit shape's frame."""
-        return (self.axes @ (points - self.centre[:, None])) / self.scale[:, None]
+        return np.asarray((self.axes @ (points - self.centre[:, None])) / self.scale[:, None], np.float32)
 
     def meet(self, origins: Array, directions: Array) -> Array:
         """Distances along unit directions."""

@@ -70,7 +70,7 @@ def render_shards(
     workers: int = 2,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """Render the shards that are not there yet."""
+    """Render the shards that are not there yet; `progress` is told how many are."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, (dtype, channels) in MAPS.items():
         if not (folder / f"{name}.npy").exists():
@@ -80,13 +80,13 @@ def render_shards(
     missing = [n for n in range(num_shards) if not (folder / f"records_{n:03d}.jsonl").exists()]
     write = partial(_write_shard, folder, split, seed, size, num_scenes)
     if workers <= 1:
-        for done, shard in enumerate(missing, start=1):
+        for done, shard in enumerate(missing, start=num_shards - len(missing) + 1):
             write(shard)
             if progress is not None:
                 progress(done)
         return
     with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        for done, _ in enumerate(pool.map(write, missing), start=1):
+        for done, _ in enumerate(pool.map(write, missing), start=num_shards - len(missing) + 1):
             if progress is not None:
                 progress(done)
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from ..presets import FourMConfig
 from ..scenes import SEMSEG_CLASSES
 from ..tokenizers.image import TokenizerConfig
-from .masking import Component, Masking
+from .masking import Component, Keep, Masking
 from .pretrain import PretrainRecipe
 from .scene_teachers import TeacherRecipe
+from .teachers import TeacherConfig
 from .train_memcodes import MemcodesRecipe
 from .train_vq import VqRecipe
 
@@ -62,36 +62,51 @@ def masking(size: int) -> Masking:
     three, mixes without the picture, parts of everything.
     """
     rgb = f"rgb@{size}"
-    whole: Any = dict.fromkeys(TEXTS, "all")
-
-    def component(
-        weight: float, inputs: Mapping[str, float], others: float, tokens: int, **keep: Any
-    ) -> Component:
-        inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
-        return Component(weight, inputs, _GLOBALS, others, 0.15, num_input_tokens=tokens, **keep)
-
+    whole: dict[str, Keep] = dict.fromkeys(TEXTS, "all")
     return Masking(
         (
-            component(2.0, {rgb: 1.0}, 0.0, 64),
-            component(1.5, {"caption": 1.0}, 0.0, 96, keep=whole),
-            component(2.0, {}, 0.01, 64, keep=whole),
-            component(1.5, {rgb: 0.02}, 0.05, 128, keep=whole),
-            component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96),
-            component(1.0, {}, 0.7, 96),
+            _component(2.0, {rgb: 1.0}, 0.0, 64, {}),
+            _component(1.5, {"caption": 1.0}, 0.0, 96, whole),
+            _component(2.0, {}, 0.01, 64, whole),
+            _component(1.5, {rgb: 0.02}, 0.05, 128, whole),
+            _component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96, {}),
+            _component(1.0, {}, 0.7, 96, {}),
         ),
         num_target_tokens=96,
     )
 
 
+def _component(
+    weight: float, inputs: Mapping[str, float], others: float, num_tokens: int, keep: Mapping[str, Keep]
+) -> Component:
+    inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
+    return Component(weight, inputs, _GLOBALS, others, 0.15, keep, num_tokens)
+
+
 @dataclass(frozen=True)
 class ScenesRecipe:
-    """Everything that decides the result; the defaults made the packaged model."""
+    """Everything that decides the result; the defaults made the packaged model.
+
+    Attributes:
+        num_scenes, num_validation: how many to train on, and to judge by.
+        num_benchmark: unseen ones by which the bundle is measured.
+        seed: of scenes and of all draws.
+        size, patch_size: of pictures, in pixels.
+        modalities: what is tokenized besides pixels and global embeddings.
+        dim, num_heads, encoder_depth, decoder_depth: of the 4M model.
+        batch_size: of the 4M model, samples.
+        teachers: by their kind.
+        images, vectors: how tokenizers of images and of vectors are trained.
+        fourm: how the 4M model is trained.
+    """
 
     num_scenes: int = 16_000
     num_validation: int = 2_000
+    num_benchmark: int = 1_000
     seed: int = 0
     size: int = 128
     patch_size: int = 16
+    modalities: tuple[str, ...] = (*IMAGES, *FEATURES, *TEXTS)
     dim: int = 192
     num_heads: int = 6
     encoder_depth: int = 8
@@ -107,6 +122,10 @@ class ScenesRecipe:
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1500))
     fourm: PretrainRecipe = field(default_factory=PretrainRecipe)
 
+    def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
+        """Those of the modalities that this recipe has."""
+        return tuple(raw for raw in modalities if raw in self.modalities)
+
     def tokenizers(self) -> dict[str, TokenizerConfig]:
         """Of each modality that has one."""
         size, teacher = self.size, self.teachers["aligned"].model
@@ -118,7 +137,7 @@ class ScenesRecipe:
             patch_proj=False,
         )
         masks = replace(_image_tokenizer(1, 1024, 64), enc_type="vit_d64l2h4_enc", dec_type="vit_d64l2h4_dec")
-        return {
+        known = {
             "rgb": _image_tokenizer(3, 1024, size),
             "depth": _image_tokenizer(1, 512, size),
             "normal": _image_tokenizer(3, 512, size),
@@ -129,17 +148,29 @@ class ScenesRecipe:
             "human_poses": _vector_tokenizer(207, 1024, 8),
             "sam_instance": masks,
         }
+        wanted = {EDGES if raw == "sam_edge" else raw for raw in (*self.modalities, *SPACES)}
+        return {raw: config for raw, config in known.items() if raw in wanted}
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the modalities that 4M is trained on, pixels first. Masking draws in this order."""
+        grids = self.some((*IMAGES, *FEATURES))
+        return (
+            f"rgb@{self.size}",
+            *self.some(("caption", "human_poses", "sam_instance", "det", "metadata", "color_palette")),
+            *(f"tok_{raw}@{self.size}" for raw in grids),
+            *(f"tok_{space}" for space in SPACES),
+        )
 
     def model(self, tables: Mapping[str, int]) -> FourMConfig:
         """The 4M model for text tables of these sizes."""
         codes = {raw: config.codebook_size for raw, config in self.tokenizers().items()}
-        codes["sam_edge"] = codes[EDGES]
-        grids = {f"tok_{raw}@{self.size}": codes[raw] for raw in (*IMAGES, *FEATURES)}
+        codes |= {"sam_edge": codes[EDGES]} if EDGES in codes else {}
+        grids = {f"tok_{raw}@{self.size}": codes[raw] for raw in self.some((*IMAGES, *FEATURES))}
         grids |= {f"tok_{space}": codes[space] for space in SPACES}
-        targets = (*TEXTS, *grids)
+        texts = self.some(TEXTS)
         return FourMConfig(
-            domains_in=(f"rgb@{self.size}", *targets),
-            domains_out=targets,
+            domains_in=(f"rgb@{self.size}", *texts, *grids),
+            domains_out=(*texts, *grids),
             encoder_depth=self.encoder_depth,
             decoder_depth=self.decoder_depth,
             dim=self.dim,
@@ -147,5 +178,31 @@ class ScenesRecipe:
             image_size=self.size,
             patch_size=self.patch_size,
             share_modality_embeddings=False,
-            vocab_overrides={**tables, **grids},
+            vocab_overrides={**{name: size for name, size in tables.items() if name in texts}, **grids},
         )
+
+
+def tiny_recipe(num_scenes: int) -> ScenesRecipe:
+    """Minutes in place of hours: fewer and smaller pictures, few modalities, small networks.
+
+    Args:
+        num_scenes: to be searched; four times as many are trained on.
+    """
+    network = TeacherConfig((24, 48, 96), dim=96)
+    teacher = TeacherRecipe(model=network, steps=400, batch_size=128, warmup=20, save_every=400)
+    return ScenesRecipe(
+        num_scenes=4 * num_scenes,
+        num_validation=min(250, num_scenes),
+        num_benchmark=num_scenes,
+        size=64,
+        modalities=("depth", "semseg", "caption", "det", "metadata", "color_palette"),
+        dim=128,
+        num_heads=4,
+        encoder_depth=4,
+        decoder_depth=2,
+        batch_size=48,
+        teachers={"self_supervised": teacher, "aligned": teacher},
+        images=VqRecipe(steps=250, batch_size=32, warmup=20),
+        vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
+        fourm=PretrainRecipe(steps=900, parts=2, warmup=60, save_every=300),
+    )

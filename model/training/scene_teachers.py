@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..scenes import MAX_DEPTH
-from .fit import LOG, Fit, FitRecipe
+from .fit import LOG, Fit, FitRecipe, Progress
 from .run_log import RunLog
 from .scene_arrays import SceneArrays
 from .scene_data import SceneShards
@@ -100,6 +100,7 @@ def train_teacher(
     recipe: TeacherRecipe,
     folder: Path,
     vocab_size: int,
+    progress: Progress | None = None,
 ) -> Teacher:
     """Train `self_supervised` or `aligned`; a run that was interrupted in `folder` goes on."""
     torch.manual_seed(recipe.seed)
@@ -108,7 +109,7 @@ def train_teacher(
     batches = TeacherBatches(shards, arrays, recipe)
     draw = batches.pairs if isinstance(teacher, SelfSupervised) else batches.aligned
     fit = Fit(TeacherObjective(teacher), draw, recipe, folder=folder, log=RunLog(folder / LOG))
-    fit.run()
+    fit.run(progress=progress)
     trained = fit.averaged()
     torch.save(trained.state_dict(), folder / "teacher.pt")
     return trained
@@ -171,7 +172,7 @@ def embed_images(tower: ImageTower, rgb: Bytes, batch_size: int = 200) -> NDArra
 
 @torch.inference_mode()
 def dense_features(tower: ImageTower, rgb: Bytes) -> NDArray[np.float32]:
-    """Features `(N, C, S / 16, S / 16)` of images, each place with mean 0 and deviation 1 over its channels."""
+    """Features `(N, C, S / 16, S / 16)` of images, at each place with mean 0 and deviation 1."""
     with torch.autocast("cpu", torch.bfloat16):
         features = tower.features(torch.from_numpy(np.array(rgb)))
     return (

@@ -31,7 +31,8 @@ class SceneValues:
     """
 
     def __init__(self, shards: SceneShards, seed: int, split: Split) -> None:
-        self.shards, self._seed, self._split = shards, seed, split
+        self.shards, self._seed = shards, seed
+        self._split: Split = split
         self._make: dict[str, Callable[[int, int], Values]] = {
             "rgb": self._stored("rgb"),
             "normal": self._stored("normal"),

@@ -10,27 +10,30 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Iterator
-from functools import cached_property
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
-from ..checkpoint import load_tokenizer, save_checkpoint
+from ..checkpoint import load_fourm, load_tokenizer, save_checkpoint
 from ..fourm import FourM
 from ..presets import FourMConfig
-from ..scenes import OBJECTS, PERSON
-from ..scenes.scene import Split
+from ..scenes import OBJECTS, PERSON, Split
 from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
-from .evaluate import predict_all, ranks, scores, whole
+from .benchmark import benchmark
+from .bundle import write_bundle, write_card
+from .evaluate import evaluate_queries, held_out_losses
+from .fit import LOG
 from .masking import MaskedBatches
-from .pretrain import HELD_OUT, Pretrainer, masked_losses
+from .pretrain import BEST, Pretrainer
+from .pretrain import LOG as FOURM_LOG
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
-from .scene_data import NUM_RENDERINGS, SceneShards, load_shards, render_shards
+from .scene_data import NUM_RENDERINGS, SCENES_PER_SHARD, SceneShards, load_shards, render_shards
+from .scene_draws import image_draws, image_loss, vector_draws
 from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe, masking
 from .scene_teachers import Teacher, dense_features, embed_images, load_teacher, teacher_recall, train_teacher
 from .scene_tokens import (
@@ -38,7 +41,6 @@ from .scene_tokens import (
     feature_tokens,
     grid_tokens,
     instance_tokens,
-    mask_values,
     people_tokens,
     pose_values,
     text_tokens,
@@ -51,28 +53,46 @@ from .train_vq import LOSSES, train_vq
 from .vocabulary import build_vocabulary, table_sizes
 
 TEXT_TOKENIZER = "text_tokenizer.json"
+BUNDLE = "bundle"
 SPLITS: tuple[Split, ...] = ("validation", "train")
 _NUM_EVALUATED = 1000
 _NUM_HELD_OUT = 6  # batches
 
-# Asked at every checkpoint.
+# Asked at every checkpoint, where the recipe has them.
 WATCHED = (
     *("rgb", "caption", "tok_depth", "tok_normal", "tok_semseg", "tok_canny_edge", "tok_sam_edge"),
     *("color_palette", "metadata", "det", "caption+color_palette", "caption+tok_depth"),
     *("tok_semseg+color_palette", "color_palette+metadata"),
 )
 
+Progress = Callable[[str, int, int], None]
+"""Told of a stage: its name, how much of it is done, of how much."""
+
 
 class ScenesRun:
-    """One run of the recipe in one folder."""
+    """One run of the recipe in one folder.
 
-    def __init__(self, out: Path, recipe: ScenesRecipe, *, workers: int = 2) -> None:
-        self.out, self.recipe, self.workers = out, recipe, workers
+    Args:
+        out: folder of all results, made if missing.
+        recipe: what to make.
+        workers: processes that render, threads that train 4M.
+        progress: told as the run goes on.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: ScenesRecipe,
+        *,
+        workers: int = 2,
+        progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+    ) -> None:
+        self.out, self.recipe, self.workers, self._tell = out, recipe, workers, progress
         out.mkdir(parents=True, exist_ok=True)
         self.configs = recipe.tokenizers()
 
-    def run(self) -> None:
-        """Do every stage that is not done yet."""
+    def run(self) -> Path:
+        """Do every stage that is not done yet; gives the folder of the bundle."""
         self.render()
         self.read_texts()
         for kind in TEACHERS.values():
@@ -82,12 +102,28 @@ class ScenesRun:
         for split in SPLITS:
             self.tokenize(split)
         self.train()
+        self.bundle()
+        self.measure()
+        return self.out / BUNDLE
 
     def render(self) -> None:
         """Render training and validation scenes."""
         recipe, workers = self.recipe, self.workers
-        for split, num in (("validation", recipe.num_validation), ("train", recipe.num_scenes)):
-            render_shards(self.out / split, split, num, seed=recipe.seed, size=recipe.size, workers=workers)
+        splits: dict[Split, int] = {"validation": recipe.num_validation, "train": recipe.num_scenes}
+        for split, num in splits.items():
+            total = -(-num // SCENES_PER_SHARD)
+            render_shards(
+                self.out / split,
+                split,
+                num,
+                seed=recipe.seed,
+                size=recipe.size,
+                workers=min(workers, total),
+                progress=partial(self._rendered, split, total),
+            )
+
+    def _rendered(self, split: Split, total: int, done: int) -> None:
+        self._tell(f"render {split}", done, total)
 
     def shards(self, split: Split) -> SceneShards:
         """The rendered scenes of a split."""
@@ -133,8 +169,9 @@ class ScenesRun:
         folder = self.out / "teachers" / kind
         if (folder / "report.json").exists():
             return
-        recipe, arrays = self.recipe.teachers[kind], self.arrays("train")
-        teacher = train_teacher(kind, self.shards("train"), arrays, recipe, folder, self.tables["caption"])
+        recipe, arrays, shards = self.recipe.teachers[kind], self.arrays("train"), self.shards("train")
+        tell, size = partial(self._tell, f"teacher {kind}"), self.tables["caption"]
+        teacher = train_teacher(kind, shards, arrays, recipe, folder, size, tell)
         report = teacher_recall(teacher, self.shards("validation"), self.arrays("validation"))
         (folder / "report.json").write_text(json.dumps(report) + "\n")
 
@@ -173,87 +210,57 @@ class ScenesRun:
         if path.exists():
             return
         log, config, recipe = self.out / f"tok_{raw}.jsonl", self.configs[raw], self.recipe
+        tell = partial(self._tell, f"tokenizer {raw}")
         if config.quant_type == "memcodes":
-            tokenizer = train_memcodes(config, self._vectors(raw), LOSSES[raw], recipe.vectors, log)
+            values = pose_values(self.values("train")) if raw == "human_poses" else self.vectors(raw, "train")
+            draw = vector_draws(values, recipe.vectors)
+            tokenizer = train_memcodes(config, draw, LOSSES[raw], recipe.vectors, log, tell)
         else:
-            tokenizer = train_vq(config, self._images(raw), _loss(raw), recipe.images, log)
+            tower = self.teacher(f"{raw}_global").images if raw in FEATURES else None
+            draw = image_draws(raw, self.values("train"), recipe.images, tower)
+            tokenizer = train_vq(config, draw, image_loss(raw), recipe.images, log, tell)
         save_checkpoint(tokenizer, path, dtype=torch.int8)
 
+    def tokenizer_file(self, raw: str) -> Path:
+        """Where the trained tokenizer of a modality lies, with its weights rounded."""
+        return self.out / f"tok_{EDGES if raw == 'sam_edge' else raw}.safetensors"
+
     def tokenizer(self, raw: str) -> VQVAE:
-        """The trained tokenizer of a modality, as stored: with its weights rounded."""
-        tokenizer = load_tokenizer(self.out / f"tok_{EDGES if raw == 'sam_edge' else raw}.safetensors")
+        """The trained tokenizer of a modality, as stored."""
+        tokenizer = load_tokenizer(self.tokenizer_file(raw))
         assert isinstance(tokenizer, VQVAE)
         return tokenizer
 
-    def _images(self, raw: str) -> Callable[[int], Tensor]:
-        """Batches of values of an image-like modality."""
-        size, seed = self.recipe.images.batch_size, self.recipe.images.seed
-        if raw == "sam_instance":
-            masks = torch.from_numpy(mask_values(self.values("train"), 20_000))
-            return lambda number: masks[_drawn(seed, number, len(masks), size)]
-        if raw in FEATURES:
-            tower, rgb = self.teacher(f"{raw}_global").images, self.shards("train").maps["rgb"]
-
-            def features(number: int) -> Tensor:
-                rows = _drawn(seed, number, len(rgb), size)
-                return torch.from_numpy(dense_features(tower, rgb[rows, number % NUM_RENDERINGS]))
-
-            return features
-        values = self.values("train")
-
-        def images(number: int) -> Tensor:
-            rows = _drawn(seed, number, len(values), size)
-            kind = "sam_edge" if raw == EDGES and number % 2 else raw
-            return values.batch(kind, rows.tolist(), [number // 2 % NUM_RENDERINGS] * size)
-
-        return images
-
-    def _vectors(self, raw: str) -> Callable[[int], Tensor]:
-        size, seed = self.recipe.vectors.batch_size, self.recipe.vectors.seed
-        values = pose_values(self.values("train")) if raw == "human_poses" else self.vectors(raw, "train")
-        data = torch.from_numpy(values)
-        return lambda number: data[_drawn(seed, number, len(data), size)]
-
     def tokenize(self, split: Split) -> None:
         """Turn all renderings into tokens; what is done is kept."""
-        folder, values, size, text = (
-            self.out / f"tokens-{split}",
-            self.values(split),
-            self.recipe.size,
-            self.text,
-        )
+        folder, names = self.out / f"tokens-{split}", self.recipe.columns()
         folder.mkdir(exist_ok=True)
-        shape, num = (len(values), NUM_RENDERINGS, 1, -1), NUM_RENDERINGS
-        make: dict[str, Callable[[], NDArray[np.generic]]] = {
-            f"rgb@{size}": lambda: values.shards.maps["rgb"],
-            "caption": lambda: self.arrays(split).captions,
-            "human_poses": lambda: people_tokens(values, text, self.tokenizer("human_poses"), num),
-            "sam_instance": lambda: instance_tokens(values, text, self.tokenizer("sam_instance"), num),
-            **{name: (lambda name=name: text_tokens(name, values, text, num)) for name in TEXTS[1:4]},
-            **{
-                f"tok_{raw}@{size}": (lambda raw=raw: grid_tokens(values, raw, self.tokenizer(raw), num))
-                for raw in IMAGES
-            },
-            **{
-                f"tok_{raw}@{size}": (
-                    lambda raw=raw: feature_tokens(self.features(raw, split), self.tokenizer(raw)).reshape(
-                        shape
-                    )
-                )
-                for raw in FEATURES
-            },
-            **{
-                f"tok_{space}": (
-                    lambda space=space: drawn_tokens(self.vectors(space, split), self.tokenizer(space))
-                )
-                for space in SPACES
-            },
-        }
-        for name, column in make.items():
+        for done, name in enumerate(names, start=1):
             if not (folder / f"{name}.npy").exists():
-                np.save(folder / f".{name}.npy", column())
+                np.save(folder / f".{name}.npy", self._column(name, split))
                 (folder / f".{name}.npy").replace(folder / f"{name}.npy")
-        write_index(folder, list(make))
+            self._tell(f"tokenize {split}", done, len(names))
+        write_index(folder, list(names))
+
+    def _column(self, name: str, split: Split) -> NDArray[np.generic]:
+        """One modality of all scenes, as `TokenData` holds it."""
+        values, num, raw = self.values(split), NUM_RENDERINGS, self.config.modality(name).raw
+        if name.startswith("rgb@"):
+            return values.shards.maps["rgb"]
+        if raw in IMAGES:
+            return grid_tokens(values, raw, self.tokenizer(raw), num)
+        if raw in FEATURES:
+            ids = feature_tokens(self.features(raw, split), self.tokenizer(raw))
+            return ids.reshape(len(values), num, 1, -1)
+        if raw in SPACES:
+            return drawn_tokens(self.vectors(raw, split), self.tokenizer(raw))
+        if raw == "caption":
+            return self.arrays(split).captions
+        if raw == "human_poses":
+            return people_tokens(values, self.text, self.tokenizer(raw), num)
+        if raw == "sam_instance":
+            return instance_tokens(values, self.text, self.tokenizer(raw), num)
+        return text_tokens(raw, values, self.text, num)
 
     def tokens(self, split: Split) -> TokenData:
         """The tokenized scenes of a split."""
@@ -285,49 +292,57 @@ class ScenesRun:
 
     def train(self) -> None:
         """Train 4M to the end."""
-        self.trainer().run(self.evaluate)
+        steps = self.recipe.fourm.steps
+        self.trainer().run(self.evaluate, progress=lambda step: self._tell("train 4M", step, steps))
 
     @torch.inference_mode()
     def evaluate(self, model: FourM) -> dict[str, float]:
         """Losses on held-out batches, and R@1 and R@10 among validation scenes, known to the gallery by their
         pixels only; `rgb` asks with the other rendering.
         """
-        data, rgb, held_out = self.tokens("validation"), f"rgb@{self.recipe.size}", self.batches("validation")
-        sums: dict[str, list[float]] = {}
-        for number in range(_NUM_HELD_OUT):
-            with torch.autocast("cpu", torch.bfloat16):
-                for name, loss in masked_losses(model, held_out.draw(number)).items():
-                    sums.setdefault(name, []).append(loss.item())
-        report = {
-            f"held_out.{name}": round(float(np.mean(losses)), 4) for name, losses in sorted(sums.items())
+        data, size, held_out = self.tokens("validation"), self.recipe.size, self.batches("validation")
+        report = held_out_losses(model, [held_out.draw(number) for number in range(_NUM_HELD_OUT)])
+        queries = {
+            query: [name if name in TEXTS else f"{name}@{size}" for name in query.split("+")]
+            for query in WATCHED
         }
-        report[HELD_OUT] = round(float(np.mean(list(report.values()))), 4)
-        num = min(_NUM_EVALUATED, len(data))
+        known = {query: names for query, names in queries.items() if set(names) <= set(data.columns)}
         tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
-        gallery = predict_all(model, whole(data, [rgb], num, 0), tokenizers)
-        for query in WATCHED:
-            names = [name if name in TEXTS else f"{name}@{self.recipe.size}" for name in query.split("+")]
-            found = predict_all(model, whole(data, names, num, int(query == "rgb")), tokenizers)
-            row = ranks(scores(found, gallery, tuple(tokenizers), "both"))
-            report |= {f"{query}.{key}": round(row[key], 4) for key in ("r1", "r10")}
-        return report
+        return report | evaluate_queries(model, data, known, f"rgb@{size}", tokenizers, _NUM_EVALUATED)
 
+    def bundle(self) -> None:
+        """Write the folder that `load_model` opens."""
+        folder, recipe = self.out / BUNDLE, self.recipe
+        if (folder / "model.json").exists():
+            return
+        raws = [*recipe.some((*IMAGES, *FEATURES, "human_poses", "sam_instance")), *SPACES]
+        write_bundle(
+            folder,
+            load_fourm(self.out / "fourm" / BEST),
+            {raw: self.tokenizer_file(raw) for raw in raws},
+            self.out / TEXT_TOKENIZER,
+            channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
+            size=recipe.size,
+            logs={
+                "fourm": self.out / "fourm" / FOURM_LOG,
+                **{kind: self.out / "teachers" / kind / LOG for kind in TEACHERS.values()},
+            },
+        )
 
-def _loss(raw: str) -> Callable[[Tensor, Tensor], Tensor]:
-    if raw != "semseg":
-        return LOSSES[raw]
-
-    def some_pixels(decoded: Tensor, labels: Tensor) -> Tensor:
-        """Cross entropy over every other row and column, which ones changing: a quarter of the time."""
-        down, right = (int(n) for n in torch.randint(2, (2,)))
-        kept = np.s_[..., down::2, right::2]
-        return functional.cross_entropy(decoded[kept].float(), labels[kept].long())
-
-    return some_pixels
-
-
-def _drawn(seed: int, number: int, num: int, size: int) -> NDArray[np.int64]:
-    return np.random.default_rng([seed, number]).integers(num, size=size)
+    def measure(self) -> None:
+        """Write how good the bundle is, as users ask it, and its card."""
+        folder, recipe = self.out / BUNDLE, self.recipe
+        if (folder / "README.md").exists():
+            return
+        report = benchmark(folder, recipe.num_benchmark, size=recipe.size, progress=self._tell)
+        teachers = {
+            kind: json.loads((self.out / "teachers" / kind / "report.json").read_text())
+            for kind in TEACHERS.values()
+        }
+        codes = {
+            raw: f"{config.num_codebooks} x {config.codebook_size}" for raw, config in self.configs.items()
+        }
+        write_card(folder, report, teachers, asdict(recipe), codes)
 
 
 def main() -> None:
