@@ -96,7 +96,7 @@ def between(
 ) -> Part:
     """A part stretched from one place to another, a little over both."""
     along = end - start
-    length = max(float(np.linalg.norm(along)), 1e-6)
+    length = float(np.linalg.norm(along))
     z = along / length
     x = np.cross(z, [0.0, 0.0, 1.0] if abs(z[2]) < 0.9 else [1.0, 0.0, 0.0])
     x /= np.linalg.norm(x)

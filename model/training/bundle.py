@@ -137,7 +137,7 @@ A small 4M model (arXiv 2406.09406) of **rendered 3D scenes**: rooms and places 
 people and clutter. It knows nothing else: use 4M-21 for photos. Licence: Apache-2.0; no outside data or
 weights went into it.
 
-- Pictures are {size} px. Everything that it reads it predicts too, except pixels, which it predicts as tokens.
+- Pictures are {size} px. It predicts everything that it reads, a picture as tokens.
 - `dinov2_global` and `imagebind_global` stand for the embeddings of these names in 4M-21, as do `dinov2` and
   `imagebind` for their dense features: the first teacher is self-supervised on images, the second is aligned
   with captions and depth. They are not DINOv2 and ImageBind.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ..presets import FourMConfig
@@ -25,6 +25,7 @@ EDGES = "canny_edge"
 """Both kinds of edges share its tokenizer, as in 4M-21."""
 
 _GLOBALS = {f"tok_{space}": 5.0 for space in SPACES}
+_ALONE = 3.0
 _MLP = "BottleneckMLP/B_2-Wi_128"
 
 
@@ -55,11 +56,16 @@ def _vector_tokenizer(num_channels: int, codebook_size: int, num_codebooks: int)
     )
 
 
-def masking(size: int) -> Masking:
-    """Every modality alone and in mixes; both global embeddings are always asked, whatever else is.
+def masking(size: int, alone: Sequence[str] = ()) -> Masking:
+    """Modalities alone and in mixes; both global embeddings are always asked, whatever else is.
 
-    A batch follows one component: all of the picture, all of the caption, one modality at a time, two or
-    three, mixes without the picture, parts of everything.
+    A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
+    mixes without the picture, parts of everything.
+
+    Args:
+        size: of pictures, in pixels.
+        alone: names of modalities with a component of their own. Elsewhere a modality of fewer tokens than
+            the budget never stands alone: what is left goes to others.
     """
     rgb = f"rgb@{size}"
     whole: dict[str, Keep] = dict.fromkeys(TEXTS, "all")
@@ -71,6 +77,7 @@ def masking(size: int) -> Masking:
             _component(1.5, {rgb: 0.02}, 0.05, 128, whole),
             _component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96, {}),
             _component(1.0, {}, 0.7, 96, {}),
+            *(_component(_ALONE / len(alone), {name: 1.0}, 0.0, 64, whole) for name in alone),
         ),
         num_target_tokens=96,
     )
@@ -93,6 +100,7 @@ class ScenesRecipe:
         seed: of scenes and of all draws.
         size, patch_size: of pictures, in pixels.
         modalities: what is tokenized besides pixels and global embeddings.
+        alone: those of them that 4M is asked by alone, in batches of their own; see `masking`.
         dim, num_heads, encoder_depth, decoder_depth: of the 4M model.
         batch_size: of the 4M model, samples.
         teachers: by their kind.
@@ -107,6 +115,7 @@ class ScenesRecipe:
     size: int = 128
     patch_size: int = 16
     modalities: tuple[str, ...] = (*IMAGES, *FEATURES, *TEXTS)
+    alone: tuple[str, ...] = ()
     dim: int = 192
     num_heads: int = 6
     encoder_depth: int = 8
@@ -125,6 +134,13 @@ class ScenesRecipe:
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities that this recipe has."""
         return tuple(raw for raw in modalities if raw in self.modalities)
+
+    def masking(self) -> Masking:
+        """How 4M is trained."""
+        return masking(self.size, [self._column(raw) for raw in self.alone])
+
+    def _column(self, raw: str) -> str:
+        return raw if raw in TEXTS else f"tok_{raw}@{self.size}"
 
     def tokenizers(self) -> dict[str, TokenizerConfig]:
         """Of each modality that has one."""
@@ -153,11 +169,10 @@ class ScenesRecipe:
 
     def columns(self) -> tuple[str, ...]:
         """Names of the modalities that 4M is trained on, pixels first. Masking draws in this order."""
-        grids = self.some((*IMAGES, *FEATURES))
+        texts = ("caption", "human_poses", "sam_instance", "det", "metadata", "color_palette")
         return (
             f"rgb@{self.size}",
-            *self.some(("caption", "human_poses", "sam_instance", "det", "metadata", "color_palette")),
-            *(f"tok_{raw}@{self.size}" for raw in grids),
+            *(self._column(raw) for raw in self.some((*texts, *IMAGES, *FEATURES))),
             *(f"tok_{space}" for space in SPACES),
         )
 
@@ -165,7 +180,7 @@ class ScenesRecipe:
         """The 4M model for text tables of these sizes."""
         codes = {raw: config.codebook_size for raw, config in self.tokenizers().items()}
         codes |= {"sam_edge": codes[EDGES]} if EDGES in codes else {}
-        grids = {f"tok_{raw}@{self.size}": codes[raw] for raw in self.some((*IMAGES, *FEATURES))}
+        grids = {self._column(raw): codes[raw] for raw in self.some((*IMAGES, *FEATURES))}
         grids |= {f"tok_{space}": codes[space] for space in SPACES}
         texts = self.some(TEXTS)
         return FourMConfig(
@@ -196,6 +211,7 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         num_benchmark=num_scenes,
         size=64,
         modalities=("depth", "semseg", "caption", "det", "metadata", "color_palette"),
+        alone=("depth", "semseg", "det", "metadata", "color_palette"),
         dim=128,
         num_heads=4,
         encoder_depth=4,

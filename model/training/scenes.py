@@ -34,7 +34,7 @@ from .pretrain import LOG as FOURM_LOG
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
 from .scene_data import NUM_RENDERINGS, SCENES_PER_SHARD, SceneShards, load_shards, render_shards
 from .scene_draws import image_draws, image_loss, vector_draws
-from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe, masking
+from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe
 from .scene_teachers import Teacher, dense_features, embed_images, load_teacher, teacher_recall, train_teacher
 from .scene_tokens import (
     drawn_tokens,
@@ -272,7 +272,7 @@ class ScenesRun:
         return MaskedBatches(
             self.tokens(split),
             {name: config.modality(name) for name in config.domains_in},
-            masking(recipe.size),
+            recipe.masking(),
             self.text,
             targets=config.targets,
             batch_size=recipe.batch_size,
