@@ -30,7 +30,7 @@ def photos(scenes: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(scenes / "0001.png", folder / "one.png")
-    shutil.copy(scenes / "0002.png", folder / "two.png")
+    shutil.copy(scenes / "0003.png", folder / "two.png")
     return folder
 
 
