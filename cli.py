@@ -659,6 +659,165 @@ def train_fourm(config: Path, as_json: bool) -> None:
         sys.exit(130)
 
 
+@train.command("transfer")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+@click.pass_obj
+def train_transfer(settings: Settings, config: Path, as_json: bool) -> None:
+    """Fine-tune a model's encoder for a task of your own as CONFIG, a YAML, says, or go on with it.
+
+    Classes of pictures, segmentation or depth, from RGB or RGB and depth; docs/transfer.md has the settings
+    for ImageNet, ADE20K, NYUv2 and Hypersim. Ctrl-C stops after the step and keeps it.
+    """
+    from .indexer import stop_on_signals
+    from .model.transfer import TransferRun, read_config
+
+    with _progress() as show, stop_on_signals() as should_stop:
+        result = TransferRun(read_config(config), device=settings.device, show=show).run(should_stop)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        rows = [{"metric": key, "": value} for key, value in result["best"].items() if key != "step"]
+        _print_table(rows, title=f"{result['task']} with {result['model']}, step {result['steps']:,}")
+    if not result["finished"]:
+        sys.exit(130)
+
+
+@train.command("tokenizer")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def train_tokenizer(config: Path, as_json: bool) -> None:
+    """Train a tokenizer of one modality as CONFIG, a YAML, says, or go on where it was interrupted.
+
+    Its `kind` is vq, diffusion, memcodes or wordpiece (docs/training-tokenizers.md). Ctrl-C stops after the
+    step and keeps it.
+    """
+    from .model.training.tokenizer_recipes import read_tokenizer_run
+    from .model.training.tokenizer_runs import run_tokenizer
+
+    _train(read_tokenizer_run(config), run_tokenizer, as_json)
+
+
+@train.command("teachers")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def train_teachers(config: Path, as_json: bool) -> None:
+    """Train or open a teacher as CONFIG, a YAML, says, and write its features of your pictures as .npy files.
+
+    Its `kind` is dino (pictures alone), contrastive (with captions or depth) or published (your own copy of
+    DINOv2's, CLIP's or ImageBind's weights); docs/training-tokenizers.md. Ctrl-C stops after the step and
+    keeps it.
+    """
+    from .model.training.teacher_recipes import read_teacher_run
+    from .model.training.teacher_runs import run_teacher
+
+    _train(read_teacher_run(config), run_teacher, as_json)
+
+
+def _train(config: object, run: Callable[..., Mapping[str, Any]], as_json: bool) -> None:
+    """Run what a YAML says and show its report."""
+    from .indexer import stop_on_signals
+
+    with _progress() as show, stop_on_signals() as should_stop:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            show({"stage": stage, "done": done, "total": total})
+
+        report = run(config, progress=tell, should_stop=should_stop)
+    failures: Mapping[str, str] = report["failures"]
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        for name, reason in list(failures.items())[:MAX_FAILURES]:
+            click.echo(f"{name}: {reason}", err=True)
+        told = {key: value for key, value in report.items() if key not in ("failures", "finished", "output")}
+        _print_table([{"": key, "value": value} for key, value in told.items()], title=report["output"])
+        if failures:
+            click.echo(f"{len(failures):,} files could not be used.", err=True)
+    if not report["finished"]:
+        click.echo("Stopped; run the same command again to go on.", err=True)
+        sys.exit(130)
+
+
+@train.command("tokenize")
+@click.argument("source")
+@click.option(
+    "--model",
+    required=True,
+    help="Whose tokenizers: a name, a bundle folder, or the YAML of a training that is to come.",
+)
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the tokens; made when missing.",
+)
+@click.option("--crops", type=click.IntRange(1, 100), default=1, show_default=True, help="Of each sample.")
+@click.option(
+    "--modalities", default="", metavar="NAME,...", help="Those to take, as in rgb@224,tok_depth@224."
+)
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Samples at once.")
+@click.option(
+    "--shard-size", type=click.IntRange(1), default=512, show_default=True, help="Samples of a shard."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of crops and order.")
+@as_json
+@click.pass_obj
+def train_tokenize(
+    settings: Settings,
+    source: str,
+    model: str,
+    folder: Path,
+    modalities: str,
+    shard_size: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Turn SOURCE into tokens to train on; run again after an interruption to go on.
+
+    SOURCE is a folder as `anyseek index` takes it, or data as 4M's own: tar files and token ids by modality,
+    also as a pattern: "data/[rgb,caption]/shard-{00000..00009}.tar".
+    """
+    from .indexer import FolderSource, stop_on_signals
+    from .model.training.commands import modalities_of, tokenize_source
+
+    run = modalities_of(model)
+
+    def items() -> list[tuple[str, Mapping[str, Path]]]:
+        return [(item.id, item.files) for item in FolderSource(source).scan() if item.files]
+
+    with _progress() as show, stop_on_signals() as should_stop:
+        report = tokenize_source(
+            source,
+            run,
+            folder,
+            items=items,
+            shard_size=shard_size,
+            modalities=[name for name in modalities.split(",") if name.strip()],
+            batch_size=options["batch"],
+            crops=options["crops"],
+            seed=options["seed"],
+            device=settings.device,
+            should_stop=should_stop,
+            progress=lambda done, total, failed: show(
+                {"stage": "tokenize", "done": done, "total": total, "failed": failed}
+            ),
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    elif report.finished:
+        passed_over = f"; passed over: {', '.join(report.skipped)}" if report.skipped else ""
+        click.echo(
+            f"{folder}: {report.num_samples:,} samples of {', '.join(report.modalities)}, "
+            f"{report.num_failed:,} values could not be used{passed_over}"
+        )
+    else:
+        click.echo("Stopped; run the same command again to go on.", err=True)
+    if not report.finished:
+        sys.exit(130)
+
+
 def _told_training(report: Mapping[str, Any]) -> str:
     if not report["finished"]:
         return f"Stopped after step {report['step']:,}; run the same command again to go on."
