@@ -41,8 +41,9 @@ _MAD = 1.4826
 """Times the median absolute deviation: the standard deviation, of normal values."""
 
 _LEAST_LIKELIHOOD, _LEAST_PLACE = 1e-3, 1.5
-"""Deviations below which values are alike; the places' is a factor of 4.5: where nearly all items are in first
-place, third is no fault."""
+"""Deviations below which values are alike. That of places, logarithms, is a factor of 4.5: where nearly all
+items are in first place, third is no fault.
+"""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ...errors import QueryError
+from ...errors import AnyseekError, QueryError
 from ..composition import Composed
 from ..engine import SearchEngine
 from ..ranking import SCORINGS, Evidence, Ints
@@ -306,10 +306,13 @@ class _Run:
                 "teacher was named that would see their pictures."
             ]
         found: list[Ceiling] = []
-        for name in bringing:
-            spaces = [space for space in self.spaces if (name, space) in told]
-            if spaces:
-                found += self._ceilings_of(name, spaces, truth)
+        try:
+            for name in bringing:
+                spaces = [space for space in self.spaces if (name, space) in told]
+                if spaces:
+                    found += self._ceilings_of(name, spaces, truth)
+        except AnyseekError as error:  # a tokenizer or teacher that cannot be had costs the ceiling only
+            return found, [f"The ceiling is incomplete: {error}"]
         return found, []
 
     def _ceilings_of(self, name: str, spaces: Sequence[str], truth: Truth) -> list[Ceiling]:
