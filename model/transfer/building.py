@@ -71,6 +71,7 @@ def open_backbone(config: TransferConfig, device: str = "auto") -> Backbone:
         fourm = FourM(parts.config, inputs=names, targets=()).to(parts.device)
     if config.recipe.lora_rank:  # the paper's scale is 1; of which layers it does not say
         torch.manual_seed(config.recipe.seed)
+        fourm.requires_grad_(False)
         add_lora(fourm, Lora(rank=config.recipe.lora_rank, alpha=config.recipe.lora_rank))
     layers = {raw: grid_input(fourm, parts.inputs[raw].name, config.image_size) for raw in raws}
     new = tuple(raw for raw in config.inputs if raw not in raws)
