@@ -15,7 +15,7 @@ Table: TypeAlias = "tuple[str, list[dict[str, Any]]]"
 
 
 def retrieval_tables(report: RetrievalReport) -> list[Table]:
-    """What was asked and found; then the matrix, the gaps, the choices and the ceilings, where there are any."""
+    """What was asked and found; then matrix, gaps, choices and ceilings, where there are any."""
     shown = [
         {"query": kind.name, "view": kind.view + _star(cell.own), **_figures(cell.figures)}
         for kind in report.kinds
