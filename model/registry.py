@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, ModelError
+from ..errors import CheckpointError, ModelError, QueryError
 from .blending import Nothing
 from .embedder import Embedder, Space
 from .encoding import ValueEncoder
@@ -90,9 +90,12 @@ class Model:
 
         Raises:
             InputError, LimitError: a value cannot be used.
-            QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
+            QueryError: two words for one modality, and as `ModalityPredictor.predict`.
+            ModelError, CheckpointError: as `ModalityPredictor.predict`.
         """
         contents = {self._raw(word): content for word, content in inputs.items()}
+        if len(contents) < len(inputs):
+            raise QueryError(f"A modality is given twice in {', '.join(inputs)}; two words can mean one.")
         if "rgb" in contents:
             for raw, content in contents.items():
                 check_same_view(raw, content, contents["rgb"])

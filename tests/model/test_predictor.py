@@ -199,6 +199,8 @@ def test_settings_reach_their_targets(predictor: ModalityPredictor) -> None:
         (["depth"], {"top_p": 7}, QueryError, "top_p must be"),
         (["depth"], {"seed": -1}, QueryError, "0 or more"),
         (["depth"], {"seed": [1, 2]}, QueryError, "2 seeds for 1 items"),
+        (["depth"], {"seed": 1.5}, QueryError, "whole number"),
+        (["depth"], {"seed": np.int64(1)}, QueryError, "whole number"),
         (["depth"], {"diffusion_steps": 0}, InputError, "diffusion steps"),
         (["depth"], {"keep": []}, QueryError, "for 1 items"),
         (["dinov2"], {"super_resolution": True}, ModelError, "is for rgb, normal, depth, semseg, clip"),
@@ -295,6 +297,12 @@ def test_a_file_is_edited_by_the_model(any_bundle: Path, tmp_path: Path) -> None
         model.predictor, "rgb", Kept(RGB, redraw), depth=model.embedder.read("depth", DEPTH)
     )
     assert np.array_equal(edited.tokens, expected.tokens)
+
+
+def test_two_words_for_one_modality_are_refused(any_bundle: Path) -> None:
+    model = load_model(any_bundle, spaces=(), dtype="float32")
+    with pytest.raises(QueryError, match="given twice in palette, color_palette"):
+        model.predict({"palette": "#000000", "color_palette": "#ffffff"}, ["clip"])
 
 
 def test_a_mask_must_be_one(predictor: ModalityPredictor) -> None:
