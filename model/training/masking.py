@@ -143,7 +143,9 @@ class MaskedBatches:
         given = shares(lengths, alphas, num_inputs, rng)
         alphas = np.array([component.targets.get(name, component.others_out) for name in names])
         alphas *= [name in self._targets for name in names]
-        room = np.where([self._rows[name].kind == "seq" for name in names], lengths, lengths - given)
+        # A target spells its spans with sentinels: that of n tokens has n + 2, or its end would be cut off.
+        spelt = np.where(lengths > 0, lengths + 2, 0)
+        room = np.where([self._rows[name].kind == "seq" for name in names], spelt, lengths - given)
         asked = shares(room, alphas, _budget(self.masking.num_target_tokens, rng), rng)
         batch: dict[str, Tokens] = {}
         for column in rng.permutation(len(names)):

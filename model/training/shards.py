@@ -5,8 +5,8 @@ that somebody else found.
 - `root/<modality>/shard-00000.tar`; also spelt out, `root/[rgb,caption]/shard-{00000..00009}.tar`
 
 A modality is called by the user's name (`depth`) or, where its files are token ids already, by the
-checkpoint's (`tok_depth@224`). `crop_settings` holds the crops that such ids are of. Files of one stem are one
-sample.
+checkpoint's (`tok_depth@224`). `crop_settings` holds the crops that such ids are of. Files of one stem belong
+to one sample.
 """
 
 from __future__ import annotations
