@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .checkpoint import load_tokenizer, open_checkpoint
-    from .classes import COCO_CLASSES, class_colors
+    from .classes import COCO_CLASSES, class_colors, id_colors
     from .drafts import Draft
     from .embedder import Embedder, Embeddings, Space
     from .files import encode_value, write_value
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .inputs import Content, InputReader
     from .modalities import ALIASES, MODALITIES, RAW_NAMES, Modality, raw_name
     from .parts import ModelParts
-    from .pictures import draw_overview, draw_value
+    from .pictures import Lettering, draw_overview, draw_value
     from .plans import TargetPlan, default_plans
     from .predictor import Kept, ModalityPredictor
     from .readers.same_view import check_same_view
@@ -44,6 +44,7 @@ __all__ = [
     "ImageLimits",
     "InputReader",
     "Kept",
+    "Lettering",
     "Modality",
     "ModalityPredictor",
     "Model",
@@ -63,6 +64,7 @@ __all__ = [
     "draw_overview",
     "draw_value",
     "encode_value",
+    "id_colors",
     "load_model",
     "load_teacher",
     "load_tokenizer",
@@ -89,6 +91,7 @@ _MODULES = {
     "ImageLimits": "images",
     "InputReader": "inputs",
     "Kept": "predictor",
+    "Lettering": "pictures",
     "Modality": "modalities",
     "ModalityPredictor": "predictor",
     "Model": "registry",
@@ -108,6 +111,7 @@ _MODULES = {
     "draw_overview": "pictures",
     "draw_value": "pictures",
     "encode_value": "files",
+    "id_colors": "classes",
     "load_model": "registry",
     "load_teacher": "teachers",
     "load_tokenizer": "checkpoint",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..classes import MAX_CLASSES, class_colors
+from ..classes import id_colors
 from .lettering import FAINT, INK, PAPER, Lettering
 
 _MAX_CLASSES = 8  # in a legend; the rest is counted
@@ -74,9 +74,7 @@ def label_name(label: int, classes: Sequence[str]) -> str:
 
 def label_colors() -> np.ndarray:
     """Colours uint8 (256, 3) of the labels of a segmentation; black is nothing."""
-    colors = np.zeros((256, 3), np.uint8)
-    colors[1 : MAX_CLASSES + 1] = class_colors(MAX_CLASSES)
-    return colors
+    return np.roll(id_colors(), 1, axis=0)
 
 
 def stacked(*images: Image.Image) -> Image.Image:
