@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from anyseek.cli import main
 from anyseek.errors import ConfigError, InputError, ModelError
 from anyseek.model.body import rotation_matrices
 from anyseek.model.checkpoint import load_tokenizer, open_checkpoint, save_checkpoint
@@ -41,6 +42,7 @@ from anyseek.model.training.train_vq import (
 from anyseek.model.training.train_wordpiece import train_wordpiece
 from anyseek.model.training.value_arrays import ValueArray, load_values, prepared, reader_row
 from anyseek.model.training.value_draws import ValueDraws, mirrored
+from click.testing import CliRunner
 from PIL import Image
 
 VIT = {
@@ -83,44 +85,44 @@ def write_depth(labels: np.ndarray, path: Path, rng: np.random.Generator) -> Non
     np.save(path.with_suffix(".npy"), np.float32([5, 3, 1])[labels] + 0.01 * rng.random(labels.shape))
 
 
-def write_rgb(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_rgb(labels: np.ndarray, path: Path, _: np.random.Generator) -> None:
     colors = np.uint8([[20, 30, 200], [230, 40, 30], [240, 240, 60]])
     Image.fromarray(colors[labels]).save(path.with_suffix(".png"))
 
 
-def write_normal(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_normal(labels: np.ndarray, path: Path, _: np.random.Generator) -> None:
     colors = np.uint8([[128, 128, 255], [255, 128, 128], [0, 128, 128]])
     Image.fromarray(colors[labels]).save(path.with_suffix(".png"))
 
 
-def write_semseg(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_semseg(labels: np.ndarray, path: Path, _: np.random.Generator) -> None:
     Image.fromarray(np.uint8([255, 0, 1])[labels]).save(path.with_suffix(".png"))
 
 
-def write_edges(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_edges(labels: np.ndarray, path: Path, _: np.random.Generator) -> None:
     edges = np.zeros((SIZE, SIZE), np.uint8)
     edges[1:][labels[1:] != labels[:-1]] = 255
     Image.fromarray(edges).save(path.with_suffix(".png"))
 
 
-def write_features(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_features(labels: np.ndarray, path: Path, _: np.random.Generator) -> None:
     kinds = np.random.default_rng(7).normal(size=(3, 12)).astype(np.float32)
     np.save(path.with_suffix(".npy"), kinds[labels[::4, ::4]].transpose(2, 0, 1))
 
 
-def write_vector(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_vector(_: np.ndarray, path: Path, rng: np.random.Generator) -> None:
     kinds = np.random.default_rng(8).normal(size=(4, 24)).astype(np.float32)
     np.save(path.with_suffix(".npy"), rng.normal(size=4).astype(np.float32) @ kinds)
 
 
-def write_poses(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_poses(_: np.ndarray, path: Path, rng: np.random.Generator) -> None:
     bend = np.zeros((23, 3))
     bend[::2, 0], bend[1::2, 2] = rng.uniform(-1.2, 1.2, size=2)
     person = {"box": [0.1, 0.1, 0.9, 0.9], "pose": rotation_matrices(bend).tolist()}
     path.with_suffix(".json").write_text(json.dumps([person, person]))
 
 
-def write_instances(labels: np.ndarray, path: Path, rng: np.random.Generator) -> None:
+def write_instances(_: np.ndarray, path: Path, rng: np.random.Generator) -> None:
     x, y, size = (int(n) for n in rng.integers(20, 90, size=3))
     corners = [[x, y], [x + size, y], [x + size, y + size], [x, y + size]]
     polygon = [corner for i, corner in enumerate(corners) if i != x % 4]
@@ -508,9 +510,21 @@ def test_a_killed_run_goes_on_bit_for_bit(data: Path, tmp_path: Path) -> None:
     for file in ("model.safetensors", "last.safetensors"):
         whole, again = (load_tokenizer(tmp_path / name / file).state_dict() for name in ("whole", "killed"))
         assert all(torch.equal(value, again[name]) for name, value in whole.items())
-    assert json.loads((tmp_path / "whole" / "report.json").read_text()) == json.loads(
-        (tmp_path / "killed" / "report.json").read_text()
-    )
+    reports = [json.loads((tmp_path / name / "report.json").read_text()) for name in ("whole", "killed")]
+    assert reports[0] | {"output": ""} == reports[1] | {"output": ""}
+
+
+def test_a_run_that_is_told_to_stop_goes_on_later(data: Path, tmp_path: Path) -> None:
+    values = run_values(data, tmp_path / "out", "dinov2_global")
+    values["training"] = {"steps": 9, "warmup": 1, "save_every": 20, "log_every": 2}
+    config = read_tokenizer_run(written(tmp_path, values))
+    stopped = run_tokenizer(config, should_stop=lambda: True)
+    assert (stopped["finished"], stopped["steps"]) == (False, 1)
+    values["output"] = str(tmp_path / "whole")
+    whole = run_tokenizer(read_tokenizer_run(written(tmp_path, values)))
+    again = run_tokenizer(config)
+    assert again["finished"]
+    assert again | {"output": ""} == whole | {"output": ""}
 
 
 def test_a_run_with_other_settings_is_refused(data: Path, tmp_path: Path) -> None:
@@ -733,3 +747,36 @@ def test_a_vocabulary_is_the_same_in_another_process() -> None:
 def test_a_vocabulary_without_room_for_words_is_refused() -> None:
     with pytest.raises(ConfigError, match="leaves 0 ids"):
         train_wordpiece(["a"], vocab_size=4000)
+
+
+# --- the command
+
+
+def test_the_command_trains_and_tells(data: Path, captions: Path, tmp_path: Path) -> None:
+    values = run_values(data, tmp_path / "out", "dinov2_global", training={"steps": 3, "warmup": 1})
+    ran = CliRunner().invoke(main, ["train", "tokenizer", str(written(tmp_path, values)), "--json"])
+    assert ran.exit_code == 0, ran.output
+    report = json.loads(ran.stdout)
+    assert report["steps"] == 3
+    assert json.loads(ran.stderr.splitlines()[-1]) == {"stage": "train", "done": 3, "total": 3}
+    words = {
+        "kind": "wordpiece",
+        "data": str(captions),
+        "output": str(tmp_path / "words"),
+        "vocab_size": 6000,
+    }
+    ran = CliRunner().invoke(main, ["train", "tokenizer", str(written(tmp_path, words))])
+    assert ran.exit_code == 0, ran.output
+    assert "tokens_per_word" in ran.stdout
+    assert "not UTF-8" in ran.stderr
+    ran = CliRunner().invoke(main, ["train", "tokenizer", str(written(tmp_path, words | {"kind": "x"}))])
+    assert ran.exit_code == 2
+    assert "known are vq, diffusion, memcodes, wordpiece" in ran.stderr
+
+
+def test_the_command_for_teachers_reads_its_yaml(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(
+        main, ["train", "teachers", str(written(tmp_path, {"kind": "dino", "data": "x"}))]
+    )
+    assert ran.exit_code == 2
+    assert "missing key output" in ran.stderr
