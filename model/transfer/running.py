@@ -20,14 +20,14 @@ from ..training.fit import step_seed
 from ..training.learning_rate import warmup_cosine
 from ..training.run_files import save_run, write_whole
 from ..training.run_log import RunLog
-from .building import open_backbone, parameter_groups
+from .building import BEST, open_backbone, parameter_groups
 from .config import TransferConfig
 from .feeding import Feed, batch_size, evaluation_batches, mixed, training_batches
 from .goals import Classification, Depth, find_data
 from .heads import TransferModel
 
 SETTINGS, LOG, STATE = "config.yaml", "log.jsonl", "training.ckpt"
-BEST, RESULT = "best.safetensors", "result.json"
+RESULT = "result.json"
 _OF_NO_EFFECT = ("out", "recipe.workers", "recipe.save_every")
 
 Show = Callable[[Mapping[str, Any]], None]

@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from anyseek.cli import main
 from anyseek.errors import CheckpointError, ConfigError, InputError, ModelError
 from anyseek.model.transfer import TransferConfig, TransferRun, open_transfer, read_config
 from anyseek.model.transfer.building import open_backbone, parameter_groups
 from anyseek.model.transfer.heads import ClassHead, TransferModel
+from click.testing import CliRunner
 from PIL import Image
 
 SIZE = 64
@@ -228,6 +230,23 @@ def test_random_weights_differ_and_lora_freezes_the_blocks(settings: Callable[..
     assert open_transfer(config.out, device="cpu").metrics["mean_iou"] > 0.7
 
 
+def test_a_run_goes_on_from_another_at_another_size(settings: Callable[..., TransferConfig]) -> None:
+    first = settings("classification", "first", recipe={"epochs": 2})
+    TransferRun(first, device="cpu").run()
+    learnt = open_transfer(first.out, device="cpu")._model.encoder.state_dict()
+    config = settings(
+        "segmentation", start_from=str(first.out), image_size=96, inputs=["rgb", "depth"], depth_as="pixels"
+    )
+    found = open_backbone(config, "cpu").encoder.state_dict()
+    for name, value in found.items():
+        if name.startswith("inputs.depth.") or name.endswith("positions"):
+            continue
+        assert torch.equal(value, learnt[name]), name
+    assert found["inputs.rgb.positions"].shape[1] == 36
+    with pytest.raises(CheckpointError, match=r"best.safetensors"):
+        open_backbone(settings("segmentation", start_from=str(first.out.parent)), "cpu")
+
+
 def test_layers_learn_the_slower_the_lower(settings: Callable[..., TransferConfig]) -> None:
     config = settings(
         "segmentation",
@@ -279,6 +298,30 @@ def test_only_weights_of_a_run_are_opened(settings: Callable[..., TransferConfig
     (config.out / "config.yaml").write_text(text.replace("width: 64", "width: 32"))
     with pytest.raises(CheckpointError, match="not of the network"):
         open_transfer(config.out, device="cpu")
+
+
+def test_command_trains_and_tells(settings: Callable[..., TransferConfig], tmp_path: Path) -> None:
+    path = tmp_path / "run.yaml"
+    path.write_text(settings("segmentation", recipe={"epochs": 1}).model_dump_json())  # JSON is YAML
+    env = {"ANYSEEK_DEVICE": "cpu"}
+    told = CliRunner().invoke(main, ["train", "transfer", str(path), "--json"], env=env)
+    assert told.exit_code == 0, told.output
+    assert json.loads(told.stdout)["finished"]
+    table = CliRunner().invoke(main, ["train", "transfer", str(path)], env=env)  # nothing is left to do
+    assert "mean_iou" in table.stdout
+    path.write_text("task: segmentation")
+    wrong = CliRunner().invoke(main, ["train", "transfer", str(path)], env=env)
+    assert (wrong.exit_code, "missing key out" in wrong.stderr) == (2, True)
+
+
+@pytest.mark.slow
+def test_processes_that_read_change_nothing(settings: Callable[..., TransferConfig]) -> None:
+    for workers in (0, 2):
+        recipe = {"epochs": 1, "workers": workers}
+        TransferRun(settings("segmentation", f"workers{workers}", recipe=recipe), device="cpu").run()
+    alone, helped = (open_transfer(settings("segmentation", f"workers{n}").out, device="cpu") for n in (0, 2))
+    for name, value in alone._model.state_dict().items():
+        assert torch.equal(value, helped._model.state_dict()[name]), name
 
 
 def test_settings_are_read_strictly(tmp_path: Path) -> None:
