@@ -150,6 +150,8 @@ class Pretrainer:
         self._log = RunLog(folder / LOG, folder / "tensorboard" if is_logged else None)
         if (folder / CHECKPOINT).exists():
             self._restore()
+        if self.world.is_first:
+            self._log.rewind(self.step)
 
     def run(
         self,
@@ -310,7 +312,6 @@ class Pretrainer:
         self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
         if self.world.is_first:
             self._sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
-            self._log.rewind(self.step)
 
 
 def _require_same(recipe: PretrainRecipe, before: Mapping[str, Any], path: Path) -> None:

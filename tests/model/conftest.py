@@ -153,6 +153,10 @@ class TinyTraining:
 
 @pytest.fixture(scope="session")
 def tiny_training() -> TinyTraining:
+    return make_tiny_training()
+
+
+def make_tiny_training() -> TinyTraining:
     vocabulary = build_vocabulary(["a red cube stands behind a small dog"], ["dog"])
     text, sizes = TextTokenizer(vocabulary), table_sizes(vocabulary)
     names = ("rgb@32", "tok_depth@32", "caption", "metadata")
