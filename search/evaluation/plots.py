@@ -128,6 +128,7 @@ def draw_index(report: IndexEvaluation) -> Figure:
         _draw_recall(left, index)
         _draw_latency(right, index)
     grid[0][0].set_title("recall@k against exact search", loc="left", fontsize=10)
+    grid[-1][0].legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     grid[-1][1].set_xlabel(
         "milliseconds for k = 10: median, to 95 %, thin to 99 %; dashed: the bare FAISS call"
     )
@@ -149,10 +150,9 @@ def _draw_recall(axes: Axes, index: IndexQuality) -> None:
     for x, share in [*zip(at - 0.2, unfiltered, strict=True), *zip(at + 0.2, worst, strict=True)]:
         axes.text(x, share + 0.02, f"{share:.3f}".rstrip("0").rstrip("."), ha="center", fontsize=8)
     axes.set_xticks(at, [f"k = {k}" for k in CUTS])
-    axes.set_ylim(0, 1.25)
+    axes.set_ylim(0, 1.3)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel(f"{index.space.removesuffix('_global')}\n{index.view}", fontsize=9)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper right", borderaxespad=0)
     _plain(axes)
 
 
