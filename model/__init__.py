@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .parts import ModelParts
     from .pictures import Lettering, draw_overview, draw_value
     from .plans import TargetPlan, default_plans
+    from .prediction_files import PredictedFiles, predict_files
     from .predictor import Kept, ModalityPredictor
     from .readers.same_view import check_same_view
     from .registry import Model, load_model
@@ -52,6 +53,7 @@ __all__ = [
     "ModelSource",
     "Part",
     "Predicted",
+    "PredictedFiles",
     "Space",
     "TargetPlan",
     "Teacher",
@@ -70,6 +72,7 @@ __all__ = [
     "load_tokenizer",
     "open_checkpoint",
     "open_gallery",
+    "predict_files",
     "raw_name",
     "shown_value",
     "write_value",
@@ -99,6 +102,7 @@ _MODULES = {
     "ModelSource": "sources",
     "Part": "guidance",
     "Predicted": "values",
+    "PredictedFiles": "prediction_files",
     "Space": "embedder",
     "TargetPlan": "plans",
     "Teacher": "teachers",
@@ -117,6 +121,7 @@ _MODULES = {
     "load_tokenizer": "checkpoint",
     "open_checkpoint": "checkpoint",
     "open_gallery": "teachers",
+    "predict_files": "prediction_files",
     "raw_name": "modalities",
     "shown_value": "showing",
     "write_value": "files",

@@ -68,6 +68,16 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
     """
     suffix, content = encode_value(modality, value, classes=classes)
     path = stem.with_name(f"{stem.name}.{raw_name(modality)}{suffix}")
+    replace_file(path, content)
+    return path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step, in place of one that is there.
+
+    Raises:
+        InputError: its folder is missing or cannot be written (code `output.failed`).
+    """
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
@@ -80,7 +90,6 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
             f"{path}: cannot be written ({reason}); name an existing folder that you may write to.",
             code="output.failed",
         ) from error
-    return path
 
 
 def encode_value(modality: str, value: Value, *, classes: Sequence[str] = ()) -> tuple[str, bytes]:

@@ -98,7 +98,7 @@ def test_rgb_comes_out_of_anything_and_of_nothing(predictor: ModalityPredictor) 
 
 
 def test_no_items_give_nothing(predictor: ModalityPredictor) -> None:
-    assert predictor.predict([], ["depth"]) == []
+    assert predictor.predict([], ["depth", "dinov2_global", "caption", "sam_instance"]) == []
 
 
 # --- seeds and batches
