@@ -143,7 +143,9 @@ def _chosen(
 
 def _require_crops(rows: Mapping[str, Modality], known: frozenset[str], crops: int) -> None:
     fixed = [
-        row.raw for name, row in rows.items() if name not in known and row.reads_as not in CROPPED | WHOLE
+        row.raw
+        for name, row in rows.items()
+        if row.reads_as not in CROPPED | WHOLE and (row.kind != "img" or name not in known)
     ]
     if crops > 1 and fixed:
         raise ConfigError(
