@@ -181,7 +181,8 @@ class _Run:
         return [*((name,) for name in alone), *dict.fromkeys(mix for mix in mixes if len(mix) > 1)]
 
     def _draw(self) -> None:
-        """The items asked for with each kind; those of a mix are asked for with its parts too."""
+        """The items asked for with each kind, and more for parts of mixes, to compare on the same items."""
+        self._more: dict[tuple[str, ...], Ints] = {}
         order = np.random.default_rng(self.settings.seed).permutation(self.snapshot.num_items)
         for kind in self.kinds:
             found = order[self.contents.having(kind)[order]][: self.settings.limit]
@@ -194,7 +195,7 @@ class _Run:
         for kind in self.kinds:
             for part in kind if len(kind) > 1 else ():
                 more = np.setdiff1d(self.asked[kind], self.asked[part,])
-                self.asked[part,] = np.concatenate([self.asked[part,], more])
+                self._more[part,] = np.union1d(self._more.get((part,), more), more)
                 for ordinal in more.tolist():
                     self.right[part, ordinal] = self.contents.twins([part], ordinal)
 
@@ -221,13 +222,16 @@ class _Run:
         by_way: dict[Way, list[Setting]] = {}
         for setting in dict.fromkeys(settings):
             by_way.setdefault(setting.way, []).append(setting)
-        ordinals = self.asked[tuple(kind.modalities)]
+        modalities = tuple(kind.modalities)
+        ordinals = np.concatenate(
+            [self.asked[modalities], self._more.get(modalities, self.asked[modalities][:0])]
+        )
         for start in range(0, len(ordinals), _BATCH):
             batch = ordinals[start : start + _BATCH]
-            read = self.contents.read(batch, kind.modalities)
-            whole = [i for i, inputs in enumerate(read) if len(inputs) == len(kind.modalities)]
+            read = self.contents.read(batch, modalities)
+            whole = [i for i, inputs in enumerate(read) if len(inputs) == len(modalities)]
             for way, of_way in by_way.items() if whole else ():
-                items = [{name: read[i][name] for name in kind.modalities} for i in whole]
+                items = [{name: read[i][name] for name in modalities} for i in whole]
                 evidence = ask(self.model.embedder, items, way, self.settings.seed)
                 for setting in of_way:
                     self._rank(kind.name, setting, batch[whole], evidence)
@@ -258,13 +262,14 @@ class _Run:
             found.append(("composition", composed, Setting(view, Way(composed))))
         return found
 
-    def _figures(self, name: str, setting: Setting) -> Figures | None:
-        places = self.places.get((name, setting))
-        return figures_of(list(places.values()), self.settings.seed) if places else None
+    def _figures(self, kind: Kind, setting: Setting) -> Figures | None:
+        found = self.places.get((kind.name, setting), {})
+        places = [found[o] for o in self.asked[tuple(kind.modalities)].tolist() if o in found]
+        return figures_of(places, self.settings.seed) if places else None
 
     def cells(self, kind: Kind) -> list[Cell]:
         return [
-            Cell(kind.name, view, self.is_own(kind.modalities, view), self._figures(kind.name, Setting(view)))
+            Cell(kind.name, view, self.is_own(kind.modalities, view), self._figures(kind, Setting(view)))
             for view in self.views
         ]
 
@@ -272,7 +277,7 @@ class _Run:
         return [
             Choice(kind.name, kind.view, aspect, choice, figures)
             for aspect, choice, setting in self._alternatives(kind)
-            if (figures := self._figures(kind.name, setting)) is not None
+            if (figures := self._figures(kind, setting)) is not None
         ]
 
     def gap(self, kind: Kind) -> Gap | None:
