@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from anyseek.model.scenes import write_scenes
+from anyseek.model.scenes import MAX_DEPTH, write_scenes
 from anyseek.model.training.run_files import read_values
 from anyseek.model.transfer import TransferConfig, TransferRun
 
@@ -22,6 +22,10 @@ NUM_TRAIN, NUM_VAL = 150, 100
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "segmentation_rgb": {},
     "segmentation_rgbd": {"inputs": ["rgb", "depth"]},
+    "depth_rgb": {
+        "task": "depth",
+        "data": {"depth_scale": MAX_DEPTH / 65535, "max_depth": 0.999 * MAX_DEPTH},  # the sky does not count
+    },
     "main_color_rgb": {
         "task": "classification",
         "data": {"attribute": "main_color"},
