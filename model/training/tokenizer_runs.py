@@ -91,6 +91,7 @@ class TokenizerTraining:
 
     Attributes:
         fit: the training itself, at the step of the checkpoint that was found.
+        judged: values that are not trained on, which reports are about.
     """
 
     def __init__(self, config: VqRun | DiffusionRun | MemcodesRun, progress: Progress) -> None:
@@ -98,8 +99,8 @@ class TokenizerTraining:
         device = resolve_device(config.device)
         if (config.output / CHECKPOINT).exists():
             require_same(config, config.output / CONFIG, free=_FREE)
-        train, judged, array = _read(config, progress)
-        self._judged, self._failures = judged, array.failures
+        train, self.judged, array = _read(config, progress)
+        self._failures = array.failures
         recipe = config.training
         draw = ValueDraws(
             array, train, recipe.batch_size, recipe.seed, size=config.image_size, mirror=config.mirror
@@ -134,10 +135,10 @@ class TokenizerTraining:
         figures, rebuilt = self._judge(best)
         shown = slice(0, _NUM_DRAWN)
         draw_reconstructions(
-            config.modality, self._judged[shown], rebuilt[shown], classes=config.classes
+            config.modality, self.judged[shown], rebuilt[shown], classes=config.classes
         ).save(output / PICTURE)
         rounded = {name: round(value, 5) for name, value in figures.items() if name != "score"}
-        return report | {"judged": len(self._judged), **rounded}
+        return report | {"judged": len(self.judged), **rounded}
 
     def _measure(self, tokenizer: ImageTokenizer, is_last: bool) -> dict[str, float]:
         """Judge the averaged tokenizer, and keep it as the last and, if it is, as the best one."""
@@ -151,7 +152,7 @@ class TokenizerTraining:
 
     def _judge(self, tokenizer: ImageTokenizer) -> tuple[dict[str, float], NDArray[Any]]:
         steps = self._config.decoding_steps if isinstance(self._config, DiffusionRun) else None
-        return judge(tokenizer, self._config.modality, self._judged, decoding_steps=steps)
+        return judge(tokenizer, self._config.modality, self.judged, decoding_steps=steps)
 
 
 def _read(config: TokenizerRun, progress: Progress) -> tuple[NDArray[np.int64], NDArray[Any], ValueArray]:
