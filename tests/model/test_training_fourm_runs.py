@@ -350,7 +350,10 @@ class Oracle:
     mask_token = torch.zeros(1)
 
     def __init__(self, ids: np.ndarray, sure: float) -> None:
-        self._logits, self._next = sure * functional.one_hot(torch.from_numpy(ids).long(), 32).float(), 0
+        self._logits, self._next = (
+            sure * functional.one_hot(torch.from_numpy(np.array(ids)).long(), 32).float(),
+            0,
+        )
 
     def encode(self, batch: Mapping[str, Tokens]) -> int:
         (tokens,) = batch.values()
