@@ -161,6 +161,7 @@ def index(
     to add what is new.
     """
     from .indexer import stop_on_signals
+    from .model import TEACHERS
 
     if teachers and gallery != "teacher":
         raise click.UsageError("--teacher makes vectors only with --gallery teacher.")
@@ -176,6 +177,9 @@ def index(
                 "(downloaded, non-commercial use only; see `anyseek models`).",
                 err=True,
             )
+        for name in named:
+            if name in TEACHERS:
+                click.echo(f"Licence of the teacher {name}: {TEACHERS[name].license}.", err=True)
         report = library.index(
             folder,
             to=collection,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .registry import Model, load_model
     from .showing import shown_value
     from .sources import MODELS, ModelSource
-    from .teachers import Teacher, TeacherEmbedder, load_teacher, open_gallery
+    from .teachers import TEACHERS, Teacher, TeacherEmbedder, load_teacher, open_gallery
     from .values import INSTANCE, PERSON, Predicted, Value
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "MODELS",
     "PERSON",
     "RAW_NAMES",
+    "TEACHERS",
     "Content",
     "Draft",
     "Embedder",
@@ -86,6 +87,7 @@ _MODULES = {
     "MODELS": "sources",
     "PERSON": "values",
     "RAW_NAMES": "modalities",
+    "TEACHERS": "teachers",
     "Content": "inputs",
     "Draft": "drafts",
     "Embedder": "embedder",
