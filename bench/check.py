@@ -4,8 +4,8 @@
     python bench/check.py --scenes 100 --trials 1  # to see that it runs
 
 Renders scenes, gives 1 % of them each other's captions and another 1 % each other's palettes, indexes them
-with the packaged model and checks them. Prints the share of swapped items among the first k findings (k is how
-many were swapped, so that recall is precision there), among the first 2 k and 3 k, and of how many the
+with the packaged model and checks them. Prints the share of swapped items among the first k findings (k being
+how many were swapped, so that recall is precision there), among the first 2 k and 3 k, and of how many the
 swapped modality was named.
 """
 
