@@ -150,6 +150,8 @@ class MaskedBatches:
         batch: dict[str, Tokens] = {}
         for column in rng.permutation(len(names)):
             name = names[column]
+            if not (given[:, column].any() or asked[:, column].any()):
+                continue
             tokens = self._mask(name, values[name], given[:, column], asked[:, column], component, rng)
             if not bool(tokens.input_mask.all()) or _asks(tokens):
                 batch[name] = tokens

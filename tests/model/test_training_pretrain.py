@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from anyseek.errors import ConfigError, InputError
+from anyseek.errors import ConfigError, InputError, ModelError
 from anyseek.model.checkpoint import load_fourm
 from anyseek.model.fourm import FourM
 from anyseek.model.tokens import Tokens
@@ -248,6 +248,19 @@ def test_weights_scale_the_losses_and_zero_switches_one_off(tiny_training: Any, 
 
 
 # --- what is kept
+
+
+def test_a_loss_that_explodes_ends_the_run_and_spares_what_was_saved(
+    tiny_training: Any, tmp_path: Path
+) -> None:
+    run = trainer(tiny_training, tmp_path)
+    run.run(until=3)
+    with torch.no_grad():
+        run.model.mask_token.fill_(float("nan"))
+    with pytest.raises(ModelError, match="loss is not finite after step 3"):
+        run.run()
+    assert trainer(tiny_training, tmp_path).step == 3
+    assert all(json.loads(line) for line in (tmp_path / LOG).read_text().splitlines())
 
 
 def test_the_average_follows_all_weights_shared_ones_too(tiny_training: Any, tmp_path: Path) -> None:
