@@ -17,7 +17,7 @@ from anyseek.model.fourm import FourM
 from anyseek.model.modalities import MODALITIES
 from anyseek.model.presets import FourMConfig
 from anyseek.model.tokens import Tokens
-from anyseek.model.training.fourm_recipes import FourMRun, read_fourm_run
+from anyseek.model.training.fourm_recipes import FourMRun, Modalities, read_fourm_run
 from anyseek.model.training.fourm_runs import run_fourm
 from anyseek.model.training.held_out import HeldOutRetrieval
 from anyseek.model.training.setups import set_up
@@ -129,6 +129,17 @@ def test_configurations_that_cannot_be_meant_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         read(tmp_path / "run.yaml", said(tokens, any_bundle, tmp_path / "run") | changes)
+
+
+def test_places_are_kept_absolute_and_names_stay_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("scenes", "mine"):
+        (tmp_path / name).mkdir()
+    assert Modalities(bundle="scenes").bundle == "scenes"
+    assert Modalities(bundle="mine").bundle == str(tmp_path / "mine")
+    assert Modalities(bundle="scenes", init="EPFL-VILAB/4M-21_B").init == "EPFL-VILAB/4M-21_B"
 
 
 def test_runs_that_do_not_fit_their_data_are_refused(tokens: Path, any_bundle: Path, tmp_path: Path) -> None:
