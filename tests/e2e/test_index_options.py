@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 Run = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 
 @pytest.fixture
 def photos(scenes: Path, tmp_path: Path) -> Path:
