@@ -278,9 +278,10 @@ class Pretrainer:
             self.optimizer.load_state_dict(like_all(state["optimizer"], grouped))
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError(f"{path} is the state of another model: {error}.") from error
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best = state.get("best", self.best)
         if self.world.is_first:
-            self._sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
+            self._sums = {name: (total, count) for name, (total, count) in state.get("sums", {}).items()}
 
 
 def _recompute_blocks(model: FourM) -> None:

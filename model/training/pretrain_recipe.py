@@ -54,7 +54,7 @@ class PretrainRecipe:
 def require_same_recipe(recipe: PretrainRecipe, before: Mapping[str, Any], path: Path) -> None:
     """How a run is logged and saved may change on the way; what it computes may not."""
     for key, value in asdict(recipe).items():
-        old = before.get(key)
+        old = before.get(key, value)  # a state from before there was such a key says nothing of it
         if key not in _FREE and old != value:
             raise InputError(
                 f"{path} is the state of a run with {key}: {old}, this one has {value}; finish that one, or "
