@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         RGB,
         Boxes,
         Caption,
+        CheckReport,
+        CheckSettings,
         Composition,
         Depth,
         Edges,
@@ -53,6 +55,8 @@ if TYPE_CHECKING:
         Filter,
         Hit,
         Hits,
+        IndexEvaluation,
+        IndexSettings,
         Instances,
         Like,
         Metadata,
@@ -61,6 +65,8 @@ if TYPE_CHECKING:
         Poses,
         Query,
         QueryPart,
+        RetrievalReport,
+        RetrievalSettings,
         SamEdges,
         SearchEngine,
         Semseg,
@@ -297,6 +303,21 @@ def _open_gallery(opened: Model, teachers: Mapping[str, Path | str | None]) -> T
     return open_gallery(opened, teachers)
 
 
+def _query_files(folders: Mapping[str, Path | str]) -> dict[str, dict[str, Path]]:
+    """By item and modality the files of folders that hold one modality each, or (`*`) any."""
+    from .indexer import FolderSource
+    from .model import raw_name
+
+    found: dict[str, dict[str, Path]] = {}
+    for word, folder in folders.items():
+        wanted = None if word == "*" else raw_name(word)
+        for item in FolderSource(folder).scan():
+            files = {raw: path for raw, path in item.files.items() if wanted in (None, raw)}
+            if files:
+                found.setdefault(item.id, {}).update(files)
+    return found
+
+
 class Searchable:
     """One collection of an open library."""
 
@@ -329,6 +350,59 @@ class Searchable:
             spaces=spaces,
             explain=explain,
         )
+
+    def evaluate(
+        self,
+        settings: RetrievalSettings | None = None,
+        *,
+        queries: Mapping[str, Path | str] | None = None,
+        teachers: Mapping[str, Path | str | None] | None = None,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> RetrievalReport:
+        """Measure how well each kind of query finds the items that it was made from.
+
+        Args:
+            settings: what to ask.
+            queries: folders of other files to ask with, named as the items' own: by modality, such as the
+                same scene's other photo for `rgb`; under `*` all that a folder holds.
+            teachers: for the ceiling, as for `Library.index`.
+            progress: told the stage, what is done and of how much.
+
+        Raises:
+            QueryError, InputError, ModelError: as `search.evaluate_collection`; a folder that is none.
+        """
+        from .search import evaluate_collection
+
+        return evaluate_collection(
+            self._library.engine(),
+            self.record.name,
+            settings,
+            queries=_query_files(queries or {}),
+            truth=_open_gallery(self._library.model(self.record.model), teachers or {}),
+            progress=progress,
+        )
+
+    def evaluate_index(
+        self,
+        settings: IndexSettings | None = None,
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> IndexEvaluation:
+        """Measure what is published: recall, latency, bytes; see `search.evaluate_index`."""
+        from .search import evaluate_index
+
+        return evaluate_index(self._library.store, self.record.name, settings, progress=progress)
+
+    def check(
+        self,
+        settings: CheckSettings | None = None,
+        *,
+        progress: Callable[[str, int, int], None] | None = None,
+    ) -> CheckReport:
+        """Find items whose modalities do not belong together; see `search.check_collection`."""
+        from .search import check_collection
+
+        return check_collection(self._library.engine(), self.record.name, settings, progress=progress)
 
 
 def open(path: Path | str | None = None, *, create: bool = True, settings: Settings | None = None) -> Library:

@@ -14,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -23,16 +23,18 @@ import click
 from . import __version__
 from . import open as open_library
 from .config import Settings, load_settings
-from .errors import AnyseekError, InputError, ModelError, NotFoundError, StorageError, WriterBusyError
+from .errors import AnyseekError, ModelError, NotFoundError, StorageError, WriterBusyError
 from .model import ALIASES, MODALITIES
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
     from rich.progress import TaskID
 
     from . import Library
     from .indexer import IndexProgress, IndexReport
-    from .model import Content, Model
+    from .model import Content
     from .search import Composition, Hits, Query, QueryPart, Retrieval
+    from .search.evaluation import Failure
 
 EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
     (ModelError, 3),
@@ -41,17 +43,13 @@ EXIT_CODES: tuple[tuple[type[AnyseekError], int], ...] = (
     (StorageError, 6),
     (AnyseekError, 2),
 )
-VALUE_MODALITIES = ("det", "metadata", "color_palette", "human_poses", "sam_instance")
-OVERVIEW = "overview.png"
-MAX_DRAWN = 24
-"""Items on an overview."""
-PREDICT_BATCH = 8
-"""Items predicted together."""
 TASK_NAMES = ("normal", "depth", "semseg", "instances", "knn", "poses")
 MAX_FAILURES = 20
 """Damaged samples that are shown; --json lists all."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+Picture = click.Path(dir_okay=False, path_type=Path)
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
@@ -76,17 +74,17 @@ def exit_code(error: AnyseekError) -> int:
 
 def modality_options(*, multiple: bool) -> Callable[[Command], Command]:
     """An option for each modality but the caption, named as everywhere else, and by its other words."""
-    formats = {row.raw: row.raw_format for row in MODALITIES.values() if row.raw != "caption"}
+    rows = {row.raw: row for row in MODALITIES.values() if row.raw != "caption"}
 
     def add(command: Command) -> Command:
-        for raw, said in reversed(formats.items()):
+        for raw, row in reversed(rows.items()):
             words = [raw, *(word for word, name in ALIASES.items() if name == raw)]
             command = click.option(
                 *(f"--{word.replace('_', '-')}" for word in words),
                 raw,
                 multiple=multiple,
-                metavar="FILE|VALUES" if raw in VALUE_MODALITIES else "FILE",
-                help=f"{said[0].upper()}{said[1:]}.",
+                metavar="FILE|VALUES" if row.kind == "seq" else "FILE",
+                help=f"{row.raw_format[0].upper()}{row.raw_format[1:]}.",
             )(command)
         return command
 
@@ -163,6 +161,7 @@ def index(
     to add what is new.
     """
     from .indexer import stop_on_signals
+    from .model import TEACHERS
 
     if teachers and gallery != "teacher":
         raise click.UsageError("--teacher makes vectors only with --gallery teacher.")
@@ -178,6 +177,9 @@ def index(
                 "(downloaded, non-commercial use only; see `anyseek models`).",
                 err=True,
             )
+        for name in named:
+            if name in TEACHERS:
+                click.echo(f"Licence of the teacher {name}: {TEACHERS[name].license}.", err=True)
         report = library.index(
             folder,
             to=collection,
@@ -324,63 +326,47 @@ def predict(
     anyseek predict beach.jpg --to depth,semseg,caption,palette --out predicted/
     anyseek predict --depth room.png --caption "a kitchen" --to rgb --out predicted/ --model 4m21-xl
     """
-    from .model import load_model, raw_name
+    from .model import load_model, predict_files
 
     contents = {raw: _part(raw, text).content for raw, text in given.items() if text is not None}
     items = _items_to_predict(photos, cast("dict[str, Content]", contents))
-    to = list(dict.fromkeys(raw_name(word) for word in words.split(",") if word.strip()))
-    _require_free(out, items, to, overwrite)
     opened = load_model(model or settings.model, spaces=(), device=settings.device, dtype=settings.dtype)
-    missing = [raw for raw in to if raw not in opened.targets]
-    if missing or not to:
-        raise ModelError(
-            f"Model {opened.name!r} cannot predict {', '.join(missing) or 'nothing'}; it predicts "
-            f"{', '.join(opened.targets)}. The 4M-21 models predict everything (`anyseek models`)."
-        )
-    out.mkdir(parents=True, exist_ok=True)
     with _progress() as show:
-        done, failed = _predict_files(
-            opened, items, to, out, seed=seed, super_resolution=super_resolution, show=show
+        report = predict_files(
+            opened,
+            items,
+            [word for word in words.split(",") if word.strip()],
+            out,
+            seed=seed,
+            super_resolution=super_resolution,
+            overwrite=overwrite,
+            progress=_stages(show),
         )
-    if failed and not done:
-        raise next(iter(failed.values()))
-    overview = _draw_overview(opened, done, out)
     if as_json:
-        told = {name: {raw: str(path) for raw, path in item.files.items()} for name, item in done.items()}
-        click.echo(
-            json.dumps(
-                {
-                    "model": opened.name,
-                    "license": opened.license,
-                    "seed": seed,
-                    "files": told,
-                    "problems": {name: item.problems for name, item in done.items() if item.problems},
-                    "errors": {name: {"code": e.code, "message": str(e)} for name, e in failed.items()},
-                    "overview": str(overview),
-                }
-            )
-        )
+        told = {
+            "model": opened.name,
+            "license": opened.license,
+            "seed": seed,
+            "files": {
+                name: {raw: str(path) for raw, path in files.items()} for name, files in report.files.items()
+            },
+            "problems": report.problems,
+            "errors": {name: {"code": e.code, "message": str(e)} for name, e in report.errors.items()},
+            "overview": str(report.overview),
+        }
+        click.echo(json.dumps(told))
     else:
-        for name, error in failed.items():
+        for name, error in report.errors.items():
             click.echo(f"{name}: {error} [{error.code}]", err=True)
-        for item in done.values():
-            for path in item.files.values():
+        for name, files in report.files.items():
+            for path in files.values():
                 click.echo(path)
-            for raw, problem in item.problems.items():
-                click.echo(f"{raw}: {problem}", err=True)
-        click.echo(overview)
+            for raw, problem in report.problems.get(name, {}).items():
+                click.echo(f"{name}: {raw}: {problem}", err=True)
+        click.echo(report.overview)
         click.echo(f"Predicted by {opened.name}. Licence of the weights: {opened.license}.", err=True)
-    if failed:
+    if report.errors:
         sys.exit(1)
-
-
-@dataclass
-class _Prediction:
-    """What was predicted of one item: its files, what was wrong, and all of it to be drawn."""
-
-    files: dict[str, Path]
-    problems: dict[str, str]
-    row: dict[str, Any]
 
 
 def _items_to_predict(photos: Sequence[Path], given: Mapping[str, Content]) -> dict[str, dict[str, Content]]:
@@ -405,82 +391,6 @@ def _items_to_predict(photos: Sequence[Path], given: Mapping[str, Content]) -> d
 def _item_name(raw: str, path: Path) -> str:
     """`room` of room.png and of room.depth.png."""
     return path.stem.removesuffix(f".{raw}")
-
-
-def _require_free(
-    out: Path, items: Mapping[str, Mapping[str, Content]], to: Sequence[str], overwrite: bool
-) -> None:
-    """Refuse to replace what is given, and without `overwrite` anything."""
-    if not out.is_dir():
-        return
-    written = {f"{name}.{raw}" for name in items for raw in to}
-    given = {path.resolve() for item in items.values() for path in item.values() if isinstance(path, Path)}
-    taken = [path for path in sorted(out.iterdir()) if path.stem in written or path.name == OVERVIEW]
-    for path in taken:
-        if path.resolve() in given:
-            raise click.UsageError(f"{path} is given, and would be replaced; name another --out.")
-    if taken and not overwrite:
-        raise click.UsageError(f"{taken[0]} is there already; pass --overwrite, or name another --out.")
-
-
-def _predict_files(
-    model: Model,
-    items: Mapping[str, Mapping[str, Content]],
-    to: Sequence[str],
-    out: Path,
-    *,
-    seed: int,
-    super_resolution: bool,
-    show: Callable[[Mapping[str, Any]], None],
-) -> tuple[dict[str, _Prediction], dict[str, AnyseekError]]:
-    """Predict and write batch by batch; an item that cannot be read does not stop the others."""
-    from .model import check_same_view, shown_value, write_value
-
-    done: dict[str, _Prediction] = {}
-    failed: dict[str, AnyseekError] = {}
-    for start in range(0, len(items), PREDICT_BATCH):
-        batch = list(items.items())[start : start + PREDICT_BATCH]
-        given: dict[str, dict[str, Any]] = {}
-        for name, contents in batch:
-            try:
-                for raw, content in contents.items() if "rgb" in contents else ():
-                    check_same_view(raw, content, contents["rgb"])
-                given[name] = {raw: model.embedder.read(raw, content) for raw, content in contents.items()}
-            except InputError as error:
-                failed[name] = error
-        if not given:
-            continue
-        predicted = model.predictor.predict(
-            list(given.values()),
-            to,
-            seed=seed,
-            super_resolution=super_resolution,
-            progress=lambda stage, done, total: show({"stage": stage, "done": done, "total": total}),
-        )
-        for name, targets in zip(given, predicted, strict=True):
-            files = {
-                raw: write_value(raw, one.value, out / name, classes=model.parts.classes)
-                for raw, one in targets.items()
-                if one.value is not None
-            }
-            problems = {raw: one.problem for raw, one in targets.items() if one.problem}
-            row: dict[str, Any] = {}
-            if len(done) < MAX_DRAWN:
-                row = {raw: shown_value(model, raw, content) for raw, content in items[name].items()}
-                row |= targets
-            done[name] = _Prediction(files, problems, row)
-        show({"stage": "items", "done": len(done) + len(failed), "total": len(items)})
-    return done, failed
-
-
-def _draw_overview(model: Model, done: Mapping[str, _Prediction], out: Path) -> Path:
-    """Draw the first items on one sheet."""
-    from .model import draw_overview
-
-    rows = {name: item.row for name, item in done.items() if item.row}
-    path = out / OVERVIEW
-    draw_overview(list(rows.values()), names=list(rows), classes=model.parts.classes).save(path)
-    return path
 
 
 @main.command()
@@ -547,7 +457,7 @@ def models(as_json: bool) -> None:
 
 @main.group("eval")
 def evaluate() -> None:
-    """Measure models on public data sets."""
+    """Measure models on public data sets, and how well your own collections are found."""
 
 
 @evaluate.command("task")
@@ -701,12 +611,376 @@ def train_scenes(out: Path, num_scenes: int, seed: int, as_json: bool) -> None:
     click.echo(f"anyseek index {report['scenes']} --to scenes --model {report['bundle']}")
 
 
+@train.command("transfer")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+@click.pass_obj
+def train_transfer(settings: Settings, config: Path, as_json: bool) -> None:
+    """Fine-tune a model's encoder for a task of your own as CONFIG, a YAML, says, or go on with it.
+
+    Classes of pictures, segmentation or depth, from RGB or RGB and depth; docs/transfer.md has the settings
+    for ImageNet, ADE20K, NYUv2 and Hypersim. Ctrl-C stops after the step and keeps it.
+    """
+    from .indexer import stop_on_signals
+    from .model.transfer import TransferRun, read_config
+
+    with _progress() as show, stop_on_signals() as should_stop:
+        result = TransferRun(read_config(config), device=settings.device, show=show).run(should_stop)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        rows = [{"metric": key, "": value} for key, value in result["best"].items() if key != "step"]
+        _print_table(rows, title=f"{result['task']} with {result['model']}, step {result['steps']:,}")
+    if not result["finished"]:
+        sys.exit(130)
+
+
+@train.command("tokenizer")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def train_tokenizer(config: Path, as_json: bool) -> None:
+    """Train a tokenizer of one modality as CONFIG, a YAML, says, or go on where it was interrupted.
+
+    Its `kind` is vq, diffusion, memcodes or wordpiece (docs/training-tokenizers.md). Ctrl-C stops after the
+    step and keeps it.
+    """
+    from .model.training.tokenizer_recipes import read_tokenizer_run
+    from .model.training.tokenizer_runs import run_tokenizer
+
+    _train(read_tokenizer_run(config), run_tokenizer, as_json)
+
+
+@train.command("teachers")
+@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@as_json
+def train_teachers(config: Path, as_json: bool) -> None:
+    """Train or open a teacher as CONFIG, a YAML, says, and write its features of your pictures as .npy files.
+
+    Its `kind` is dino (pictures alone), contrastive (with captions or depth) or published (your own copy of
+    DINOv2's, CLIP's or ImageBind's weights); docs/training-tokenizers.md. Ctrl-C stops after the step and
+    keeps it.
+    """
+    from .model.training.teacher_recipes import read_teacher_run
+    from .model.training.teacher_runs import run_teacher
+
+    _train(read_teacher_run(config), run_teacher, as_json)
+
+
+def _train(config: object, run: Callable[..., Mapping[str, Any]], as_json: bool) -> None:
+    """Run what a YAML says and show its report."""
+    from .indexer import stop_on_signals
+
+    with _progress() as show, stop_on_signals() as should_stop:
+
+        def tell(stage: str, done: int, total: int) -> None:
+            show({"stage": stage, "done": done, "total": total})
+
+        report = run(config, progress=tell, should_stop=should_stop)
+    failures: Mapping[str, str] = report["failures"]
+    if as_json:
+        click.echo(json.dumps(report))
+    else:
+        for name, reason in list(failures.items())[:MAX_FAILURES]:
+            click.echo(f"{name}: {reason}", err=True)
+        told = {key: value for key, value in report.items() if key not in ("failures", "finished", "output")}
+        _print_table([{"": key, "value": value} for key, value in told.items()], title=report["output"])
+        if failures:
+            click.echo(f"{len(failures):,} files could not be used.", err=True)
+    if not report["finished"]:
+        click.echo("Stopped; run the same command again to go on.", err=True)
+        sys.exit(130)
+
+
+@train.command("tokenize")
+@click.argument("source")
+@click.option(
+    "--model",
+    required=True,
+    help="Whose tokenizers: a name, a bundle folder, or the YAML of a training that is to come.",
+)
+@click.option(
+    "--to",
+    "folder",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the tokens; made when missing.",
+)
+@click.option("--crops", type=click.IntRange(1, 100), default=1, show_default=True, help="Of each sample.")
+@click.option(
+    "--modalities", default="", metavar="NAME,...", help="Those to take, as in rgb@224,tok_depth@224."
+)
+@click.option("--batch", type=click.IntRange(1, 4096), default=32, show_default=True, help="Samples at once.")
+@click.option(
+    "--shard-size", type=click.IntRange(1), default=512, show_default=True, help="Samples of a shard."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of crops and order.")
+@as_json
+@click.pass_obj
+def train_tokenize(
+    settings: Settings,
+    source: str,
+    model: str,
+    folder: Path,
+    modalities: str,
+    shard_size: int,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Turn SOURCE into tokens to train on; run again after an interruption to go on.
+
+    SOURCE is a folder as `anyseek index` takes it, or data as 4M's own: tar files and token ids by modality,
+    also as a pattern: "data/[rgb,caption]/shard-{00000..00009}.tar".
+    """
+    from .indexer import FolderSource, stop_on_signals
+    from .model.training.commands import modalities_of, tokenize_source
+
+    run = modalities_of(model)
+
+    def items() -> list[tuple[str, Mapping[str, Path]]]:
+        return [(item.id, item.files) for item in FolderSource(source).scan() if item.files]
+
+    with _progress() as show, stop_on_signals() as should_stop:
+        report = tokenize_source(
+            source,
+            run,
+            folder,
+            items=items,
+            shard_size=shard_size,
+            modalities=[name for name in modalities.split(",") if name.strip()],
+            batch_size=options["batch"],
+            crops=options["crops"],
+            seed=options["seed"],
+            device=settings.device,
+            should_stop=should_stop,
+            progress=lambda done, total, failed: show(
+                {"stage": "tokenize", "done": done, "total": total, "failed": failed}
+            ),
+        )
+    if as_json:
+        click.echo(json.dumps(asdict(report)))
+    elif report.finished:
+        passed_over = f"; passed over: {', '.join(report.skipped)}" if report.skipped else ""
+        click.echo(
+            f"{folder}: {report.num_samples:,} samples of {', '.join(report.modalities)}, "
+            f"{report.num_failed:,} values could not be used{passed_over}"
+        )
+    else:
+        click.echo("Stopped; run the same command again to go on.", err=True)
+    if not report.finished:
+        sys.exit(130)
+
+
 def _told_training(report: Mapping[str, Any]) -> str:
     if not report["finished"]:
         return f"Stopped after step {report['step']:,}; run the same command again to go on."
     best = "" if report["best"] is None else f" Best held-out loss {report['best']:.4f} nats."
     output = report["output"]
     return f"{output} is trained: {report['step']:,} steps.{best} Use it with --model {output}."
+
+
+@evaluate.command("retrieval")
+@click.argument("collection")
+@click.option("--modality", "modalities", multiple=True, help="Ask with this one; repeatable [default: all].")
+@click.option(
+    "--mix",
+    "mixes",
+    multiple=True,
+    metavar="MODALITY+MODALITY",
+    help="Ask with these together, as in caption+palette; repeatable [default: pairs that differ].",
+)
+@click.option("--view", "views", multiple=True, help="Search this one; repeatable [default: all].")
+@click.option(
+    "--queries",
+    multiple=True,
+    metavar="[MODALITY=]FOLDER",
+    help="Ask with these files, named as the items' own: rgb=moved/ holds other photos of the same things; "
+    "without MODALITY all that the folder has; repeatable.",
+)
+@click.option(
+    "--teacher",
+    "teachers",
+    multiple=True,
+    metavar="NAME[=WEIGHTS]",
+    help="Whose vectors of the pictures show the ceiling: dinov2 or imagebind, as for `index`; repeatable.",
+)
+@click.option(
+    "--limit", type=click.IntRange(1), default=500, show_default=True, help="Queries of a kind at most."
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--unique", is_flag=True, help="Leave out what several items have the very same of.")
+@click.option(
+    "--compare/--no-compare",
+    default=True,
+    show_default=True,
+    help="Also try other decodings, scorings, spaces and compositions.",
+)
+@click.option("--save-matrix", type=Picture, metavar="FILE", help="Draw queries against views as a heat map.")
+@click.option("--save-gaps", type=Picture, metavar="FILE", help="Draw what mixes add to their parts.")
+@as_json
+@click.pass_obj
+def evaluate_retrieval(
+    settings: Settings,
+    collection: str,
+    mixes: tuple[str, ...],
+    queries: tuple[str, ...],
+    teachers: tuple[str, ...],
+    save_matrix: Path | None,
+    save_gaps: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Measure how well each kind of query finds its item in COLLECTION, which needs no labels.
+
+    Items are asked for with what they have, alone and in mixes, and every stored vector is ranked. Vectors
+    made from the very content that is asked with are marked: index with --view rgb to ask without it.
+
+    \b
+    anyseek eval retrieval holidays --save-matrix matrix.png
+    anyseek eval retrieval scenes --queries rgb=moved/ --mix caption+palette --limit 2000 --json > found.json
+    """
+    from .model import raw_name
+    from .search import RetrievalSettings
+
+    for option in ("modalities", "views"):
+        options[option] = tuple(raw_name(w) if w != "joint" else w for w in options[option])
+    split = [tuple(raw_name(word) for word in mix.split("+")) for mix in mixes]
+    folders = {word or "*": Path(path) for word, _, path in (_named(text) for text in queries)}
+    named = {name: weights or None for name, _, weights in (teacher.partition("=") for teacher in teachers)}
+    with open_library(settings=settings) as library, _progress() as show:
+        report = library[collection].evaluate(
+            RetrievalSettings(mixes=split or None, **options),
+            queries=folders,
+            teachers=named,
+            progress=_stages(show),
+        )
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        from .search.evaluation.tables import retrieval_tables
+
+        _print_tables(retrieval_tables(report))
+        _print_notes(report.notes, report.failures, report.seconds)
+    if save_matrix or save_gaps:
+        from .search.evaluation import plots
+
+        if save_matrix:
+            plots.save(plots.draw_matrix(report), save_matrix)
+        if save_gaps:
+            plots.save(plots.draw_gaps(report), save_gaps)
+
+
+def _named(text: str) -> tuple[str, str, str]:
+    """`rgb=folder` as its two sides; a folder alone names no modality."""
+    word, equals, path = text.partition("=")
+    return (word, equals, path) if equals else ("", "", text)
+
+
+@evaluate.command("index")
+@click.argument("collection")
+@click.option("--view", "views", multiple=True, help="Search this one; repeatable [default: all].")
+@click.option("--limit", type=click.IntRange(1), default=200, show_default=True, help="Queries.")
+@click.option(
+    "--selectivity",
+    "selectivities",
+    type=click.FloatRange(0, 1, min_open=True),
+    multiple=True,
+    default=(0.001, 0.01, 0.1, 0.5),
+    show_default=True,
+    help="Share of the items that a random filter lets through; repeatable.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--save-plot", type=Picture, metavar="FILE", help="Draw recall and latency.")
+@as_json
+@click.pass_obj
+def evaluate_index(
+    settings: Settings, collection: str, save_plot: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Measure recall, latency and size of COLLECTION's published indexes against exact search.
+
+    Recall is that of 1, 10 and 100 hits; latency that of one query for 10 hits in this process, beside the
+    bare FAISS call on the same index. No model is loaded.
+    """
+    from .search import IndexSettings
+
+    with open_library(settings=settings) as library, _progress() as show:
+        report = library[collection].evaluate_index(IndexSettings(**options), progress=_stages(show))
+    if as_json:
+        click.echo(json.dumps(report.to_json()))
+    else:
+        from .search.evaluation.tables import index_tables
+
+        _print_tables(index_tables(report))
+        told = {"generation": report.generation_bytes, "segments": report.segment_bytes}
+        told |= {"memory grew by": report.resident_bytes} if report.resident_bytes is not None else {}
+        sizes = ", ".join(f"{what} {size / 2**20:,.1f} MiB" for what, size in told.items())
+        click.echo(f"{sizes}; {report.num_fresh:,} items newer than the generation; {report.seconds} s.")
+    if save_plot:
+        from .search.evaluation import plots
+
+        plots.save(plots.draw_index(report), save_plot)
+
+
+@evaluate.command("check")
+@click.argument("collection")
+@click.option(
+    "--modality", "modalities", multiple=True, help="Check these against each other [default: all]."
+)
+@click.option("--limit", type=click.IntRange(1), help="Check this many items, drawn at random.")
+@click.option("--top", type=click.IntRange(1), default=50, show_default=True, help="Findings to list.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is drawn.")
+@click.option("--save-pictures", type=Picture, metavar="FILE", help="Draw the worst twelve.")
+@as_json
+@click.pass_obj
+def evaluate_check(
+    settings: Settings,
+    collection: str,
+    modalities: tuple[str, ...],
+    save_pictures: Path | None,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """List items of COLLECTION that contradict themselves: wrong captions, swapped files.
+
+    Predicts each modality's vector from it alone and from the item's others; those that agree least, for
+    what is usual of the modality, come first. It is a ranking to look through, not a verdict.
+    """
+    from .model import raw_name
+    from .search import CheckSettings
+
+    chosen = tuple(raw_name(word) for word in modalities)
+    with open_library(settings=settings) as library:
+        with _progress() as show:
+            check = CheckSettings(modalities=chosen, **options)
+            report = library[collection].check(check, progress=_stages(show))
+        if as_json:
+            click.echo(json.dumps(report.to_json()))
+        else:
+            from .search.evaluation.tables import check_tables
+
+            _print_tables(check_tables(report))
+            _print_notes(report.notes, report.failures, report.seconds)
+        if save_pictures:
+            from .search.evaluation import plots
+
+            _save_picture(plots.draw_findings(library.engine(), report), save_pictures)
+
+
+def _stages(show: Callable[[Mapping[str, Any]], None]) -> Callable[[str, int, int], None]:
+    """Adapt the display to work that tells its stage, what is done and of how much."""
+    return lambda stage, done, total: show({"stage": stage, "done": done, "total": total})
+
+
+def _print_tables(tables: Sequence[tuple[str, list[dict[str, Any]]]]) -> None:
+    for title, rows in tables:
+        _print_table(rows, title=title)
+
+
+def _print_notes(notes: Sequence[str], failures: Sequence[Failure], seconds: float) -> None:
+    for failure in failures[:MAX_FAILURES]:
+        click.echo(f"{failure.id}, {failure.modality}: {failure.message} [{failure.code}]", err=True)
+    for note in notes:
+        click.echo(note)
+    click.echo(f"{seconds} s.")
 
 
 def _part(modality: str, text: str) -> QueryPart:
@@ -846,10 +1120,14 @@ def _print_hits(hits: Hits, explain: bool) -> None:
 def _save_grid(library: Library, rows: Sequence[tuple[Query | QueryPart, Hits]], path: Path) -> None:
     from .search import draw_grid
 
+    _save_picture(draw_grid(rows, library.store.assets), path)
+
+
+def _save_picture(picture: Image, path: Path) -> None:
     try:
-        draw_grid(rows, library.store.assets).save(path)
+        picture.save(path)
     except (OSError, ValueError) as error:  # Pillow's: no folder, no space, an extension it does not write
-        raise click.UsageError(f"The grid cannot be written to {path}: {error}.") from error
+        raise click.UsageError(f"The picture cannot be written to {path}: {error}.") from error
 
 
 def _serve(library: Library, host: str, port: int) -> None:

@@ -121,8 +121,7 @@ class ItemReader:
         draft = _Draft(found.id, printable(first or found.id), found.signature, list(found.problems))
         for modality, path in found.files.items():
             with draft.listing(printable(path), modality):
-                if "rgb" in found.files and modality in self._model.inputs:
-                    check_same_view(modality, path, found.files["rgb"])
+                self._check_view(modality, found.files)
                 self._read_file(draft, modality, path)
         if found.attributes_path is not None:
             with draft.listing(printable(found.attributes_path), ATTRIBUTES):
@@ -134,10 +133,16 @@ class ItemReader:
         draft = _Draft(new.id, new.id, "", [])
         for modality, content in new.assets.items():
             with draft.listing(new.id, modality):
+                self._check_view(modality, new.assets)
                 self._read_content(draft, modality, content)
         with draft.listing(new.id, ATTRIBUTES):
             _take_attributes(draft, *check_attributes(new.attributes))
         return self._finish(draft)
+
+    def _check_view(self, modality: str, contents: Mapping[str, Any]) -> None:
+        """Refuse a map that cannot lie over the item's photo; what the model does not read is just kept."""
+        if "rgb" in contents and modality in self._model.inputs:
+            check_same_view(modality, contents[modality], contents["rgb"])
 
     def _read_file(self, draft: _Draft, modality: str, path: Path) -> None:
         status = path.stat()

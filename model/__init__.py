@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .checkpoint import load_tokenizer, open_checkpoint
-    from .classes import COCO_CLASSES, class_colors
+    from .classes import COCO_CLASSES, class_colors, id_colors
     from .drafts import Draft
     from .embedder import Embedder, Embeddings, Space
     from .files import encode_value, write_value
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
     from .inputs import Content, InputReader
     from .modalities import ALIASES, MODALITIES, RAW_NAMES, Modality, raw_name
     from .parts import ModelParts
-    from .pictures import draw_overview, draw_value
+    from .pictures import Lettering, draw_overview, draw_value
     from .plans import TargetPlan, default_plans
+    from .prediction_files import PredictedFiles, predict_files
     from .predictor import Kept, ModalityPredictor
     from .readers.same_view import check_same_view
     from .registry import Model, load_model
     from .showing import shown_value
     from .sources import MODELS, ModelSource
-    from .teachers import Teacher, TeacherEmbedder, load_teacher, open_gallery
+    from .teachers import TEACHERS, Teacher, TeacherEmbedder, load_teacher, open_gallery
     from .values import INSTANCE, PERSON, Predicted, Value
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "MODELS",
     "PERSON",
     "RAW_NAMES",
+    "TEACHERS",
     "Content",
     "Draft",
     "Embedder",
@@ -44,6 +46,7 @@ __all__ = [
     "ImageLimits",
     "InputReader",
     "Kept",
+    "Lettering",
     "Modality",
     "ModalityPredictor",
     "Model",
@@ -51,6 +54,7 @@ __all__ = [
     "ModelSource",
     "Part",
     "Predicted",
+    "PredictedFiles",
     "Space",
     "TargetPlan",
     "Teacher",
@@ -63,11 +67,13 @@ __all__ = [
     "draw_overview",
     "draw_value",
     "encode_value",
+    "id_colors",
     "load_model",
     "load_teacher",
     "load_tokenizer",
     "open_checkpoint",
     "open_gallery",
+    "predict_files",
     "raw_name",
     "shown_value",
     "write_value",
@@ -81,6 +87,7 @@ _MODULES = {
     "MODELS": "sources",
     "PERSON": "values",
     "RAW_NAMES": "modalities",
+    "TEACHERS": "teachers",
     "Content": "inputs",
     "Draft": "drafts",
     "Embedder": "embedder",
@@ -89,6 +96,7 @@ _MODULES = {
     "ImageLimits": "images",
     "InputReader": "inputs",
     "Kept": "predictor",
+    "Lettering": "pictures",
     "Modality": "modalities",
     "ModalityPredictor": "predictor",
     "Model": "registry",
@@ -96,6 +104,7 @@ _MODULES = {
     "ModelSource": "sources",
     "Part": "guidance",
     "Predicted": "values",
+    "PredictedFiles": "prediction_files",
     "Space": "embedder",
     "TargetPlan": "plans",
     "Teacher": "teachers",
@@ -108,11 +117,13 @@ _MODULES = {
     "draw_overview": "pictures",
     "draw_value": "pictures",
     "encode_value": "files",
+    "id_colors": "classes",
     "load_model": "registry",
     "load_teacher": "teachers",
     "load_tokenizer": "checkpoint",
     "open_checkpoint": "checkpoint",
     "open_gallery": "teachers",
+    "predict_files": "prediction_files",
     "raw_name": "modalities",
     "shown_value": "showing",
     "write_value": "files",

@@ -26,7 +26,7 @@ Parts = Sequence[tuple[float, Item]]
 
 
 @dataclass(frozen=True)
-class Blend:
+class Passes:
     """Passes of several queries in one batch.
 
     Attributes:
@@ -81,7 +81,7 @@ class Nothing:
         return {self._last_resort: self._stand_ins[self._last_resort]}
 
 
-def blend(queries: Sequence[Parts], nothing: Nothing) -> Blend:
+def blend(queries: Sequence[Parts], nothing: Nothing) -> Passes:
     """Find the passes that queries need.
 
     Raises:
@@ -111,7 +111,7 @@ def blend(queries: Sequence[Parts], nothing: Nothing) -> Blend:
     coefficients = np.zeros((len(queries), len(items)), np.float32)
     for query, place, coefficient in entries:
         coefficients[query, place] = coefficient
-    return Blend(items, coefficients)
+    return Passes(items, coefficients)
 
 
 def _weight(number: int, weight: object) -> float:

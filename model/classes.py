@@ -29,6 +29,13 @@ MAX_CLASSES = 254
 """Labels are bytes: 0 is nothing, and files write 255 for it."""
 
 
+def id_colors() -> np.ndarray:
+    """Colours uint8 (256, 3) of the ids of classes in files; black is nothing."""
+    colors = np.zeros((256, 3), np.uint8)
+    colors[:MAX_CLASSES] = class_colors(MAX_CLASSES)
+    return colors
+
+
 @lru_cache
 def class_colors(num_classes: int) -> np.ndarray:
     """Colours that are easily told apart, the same for a class however many there are.

@@ -73,10 +73,9 @@ class ValueDecoder:
             batch = slice(start, start + BATCH)
             report = _part_of(progress, start, len(tokens[batch]), len(tokens))
             values.extend(self._draw(row, tokens[batch], seeds[batch], num_steps, report))
-        shape = tokens[0].shape if row.positions == "learned" else row.grid if tokens else None
+        shape = (-1,) if row.positions == "learned" or row.grid is None else row.grid
         return [
-            Predicted(row.raw, value, ids.reshape(shape or -1))
-            for value, ids in zip(values, tokens, strict=True)
+            Predicted(row.raw, value, ids.reshape(shape)) for value, ids in zip(values, tokens, strict=True)
         ]
 
     def _draw(

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..errors import InputError, ModelError
-from .blending import Blend, Nothing, blend
+from .blending import Nothing, Passes, blend
 from .checks import check_input
 from .encoding import ValueEncoder
 from .inputs import Content, InputReader
@@ -175,7 +175,7 @@ class Embedder:
     def _embed(
         self,
         items: Sequence[Mapping[str, np.ndarray]],
-        blended: Blend | None,
+        blended: Passes | None,
         decoding: Decoding,
         log_probs: bool,
         seed: int,

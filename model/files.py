@@ -32,7 +32,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..errors import InputError
 from .checks import check_value
-from .classes import MAX_CLASSES, class_colors
+from .classes import id_colors
 from .modalities import raw_name
 from .readers.pictures import CLASSES_KEY, MODALITY_KEY
 from .readers.rle import encode_rle
@@ -68,6 +68,16 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
     """
     suffix, content = encode_value(modality, value, classes=classes)
     path = stem.with_name(f"{stem.name}.{raw_name(modality)}{suffix}")
+    replace_file(path, content)
+    return path
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file in one step, in place of one that is there.
+
+    Raises:
+        InputError: its folder is missing or cannot be written (code `output.failed`).
+    """
     temporary = path.with_name(f".{uuid4().hex}.tmp")
     try:
         temporary.write_bytes(content)
@@ -80,7 +90,6 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
             f"{path}: cannot be written ({reason}); name an existing folder that you may write to.",
             code="output.failed",
         ) from error
-    return path
 
 
 def encode_value(modality: str, value: Value, *, classes: Sequence[str] = ()) -> tuple[str, bytes]:
@@ -126,10 +135,8 @@ def _semseg_png(labels: np.ndarray, classes: Sequence[str]) -> bytes:
     used = np.unique(pixels[pixels != _NOTHING]).tolist()
     if classes and used and used[-1] >= len(classes):
         raise InputError(f"semseg: holds label {used[-1] + 1}, but there are only {len(classes)} classes.")
-    palette = np.zeros((256, 3), np.uint8)
-    palette[:MAX_CLASSES] = class_colors(MAX_CLASSES)
     image = Image.fromarray(pixels)
-    image.putpalette(palette.tobytes())
+    image.putpalette(id_colors().tobytes())
     legend = {str(i): classes[i] for i in used} if classes else None
     return _png(image, "semseg", {CLASSES_KEY: json.dumps(legend)} if legend else None)
 

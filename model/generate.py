@@ -204,7 +204,7 @@ class Generator:
 
 def read_seeds(seed: int | Sequence[int], num_items: int) -> list[int]:
     """One seed per item, of one for all or one each. Raises QueryError for what is no seed."""
-    seeds = [seed] * num_items if isinstance(seed, int) else list(seed)
+    seeds = list(seed) if isinstance(seed, Sequence) else [seed] * num_items
     if len(seeds) != num_items:
         raise QueryError(f"{len(seeds)} seeds for {num_items} items: give one for all, or one each.")
     for one in seeds:

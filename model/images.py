@@ -173,6 +173,17 @@ def central_square(pixels: np.ndarray) -> np.ndarray:
     return pixels[top : top + side, left : left + side]
 
 
+def nearest_square(values: np.ndarray, size: int) -> np.ndarray:
+    """The part of a map (H, W, ...) that `crop_resize` keeps of its picture, as (size, size, ...).
+
+    Every pixel takes the nearest value, as Pillow finds it: labels, validity and depth at an edge do not mix.
+    """
+    square = central_square(values)
+    line = Image.fromarray(np.arange(len(square), dtype=np.int32)[None])
+    places = np.asarray(line.resize((size, 1), Image.Resampling.NEAREST))[0]
+    return square[np.ix_(places, places)]
+
+
 def _find_opener(content: bytes) -> Callable[[BinaryIO], ImageFile.ImageFile] | None:
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return WebPImagePlugin.WebPImageFile

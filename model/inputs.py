@@ -29,9 +29,6 @@ from .tokenizers.text import TextTokenizer
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-READABLE = frozenset(RAW_NAMES)
-"""The user's names of modalities that can be read."""
-
 
 @dataclass(frozen=True)
 class InputLimits:

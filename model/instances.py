@@ -25,9 +25,9 @@ from .tokenizers.instances import (
     grid_points,
     point_words,
 )
-from .tokenizers.parsed import parse_sequence
 from .tokenizers.text import TextTokenizer
 from .tokenizers.values import decoded_values
+from .values import MASK_SIDE
 
 TARGET = "sam_instance"
 PLAN = TargetPlan(TARGET, "autoregressive", max_tokens=290)
@@ -35,9 +35,6 @@ PLAN = TargetPlan(TARGET, "autoregressive", max_tokens=290)
 
 SAME_INSTANCE = 0.7
 """Intersection over union from which two masks are one instance."""
-
-MASK_SIDE = 64
-"""Side of the square that the mask of a box is stretched to."""
 
 _CODE_GRID = 4
 _INSIDE = 0.5
@@ -60,34 +57,6 @@ class Instance:
     crop: np.ndarray
     mask: np.ndarray
     votes: int
-
-
-def predict_instances(
-    generator: Generator,
-    conditions: Mapping[str, np.ndarray],
-    text: TextTokenizer,
-    tokenizer: Tokenizer,
-    *,
-    points: Sequence[tuple[int, int]] | None = None,
-    plan: TargetPlan = PLAN,
-    seed: int = 0,
-    progress: Callable[[Progress], None] | None = None,
-) -> list[Instance]:
-    """Find the instances of one picture.
-
-    Args:
-        generator, conditions, text, points, plan, seed, progress: as for `write_answers`.
-        tokenizer: decodes masks from 4 x 4 codes.
-
-    Returns:
-        Instances, those with most votes first, then the larger ones.
-
-    Raises:
-        QueryError, ModelError, InputError: as `write_answers`.
-    """
-    ids = write_answers(generator, conditions, text, points=points, plan=plan, seed=seed, progress=progress)
-    answers = parse_sequence(TARGET, ids, text).value or []
-    return merge_answers([one for one in answers if isinstance(one, PointInstances)], tokenizer)
 
 
 def write_answers(

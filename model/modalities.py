@@ -24,8 +24,8 @@ SEQUENCE_POSITIONS = 512
 TEXT_VOCAB = 30_000
 """Ids of the WordPiece tokenizer. Modalities share the ids; each owns its embedding tables."""
 
-IMAGEBIND_LICENSE = "its teacher ImageBind is CC-BY-NC-4.0: non-commercial use only"
-SMPL_LICENSE = "the SMPL body model behind the poses is licensed for non-commercial research only"
+_IMAGEBIND_LICENSE = "ImageBind, CC-BY-NC-4.0, non-commercial use only"
+_SMPL_LICENSE = "SMPL body model, non-commercial research only"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Modality:
         decoder_positions: positions a sequence target can tell apart; later ones repeat position 0.
         tokenizer: what makes tokens: a hub repository, `wordpiece`, or both joined by ` + `; None for raw.
         raw_format: what the user gives.
-        license: restriction that comes with this modality, on top of the checkpoint's own licence.
+        license: of what the published tokenizer was made from, on top of the checkpoint's own licence.
         like: of a modality that a user added, the raw name of the known one that its values are like.
     """
 
@@ -274,7 +274,7 @@ _ROWS = (
         "people with SMPL's poses, shapes, cameras and boxes",
         decoder_positions=263,
         tokenizer="wordpiece + " + _tokenizer("human-poses_1k_8"),
-        license=SMPL_LICENSE,
+        license=_SMPL_LICENSE,
     ),
     _sequence("color_palette", 23, "list of '#rrggbb' or [r, g, b], or a photo"),
     _sequence(
@@ -295,10 +295,10 @@ _ROWS = (
         "ImageBind-H14_8k_224-448",
         "ImageBind-H/14 features, float32 (1280, h, w)",
         14,
-        IMAGEBIND_LICENSE,
+        _IMAGEBIND_LICENSE,
     ),
     _global("tok_dinov2_global", 768, "DINOv2-B14-global_8k_16_224"),
-    _global("tok_imagebind_global", 1280, "ImageBind-H14-global_8k_16_224", IMAGEBIND_LICENSE),
+    _global("tok_imagebind_global", 1280, "ImageBind-H14-global_8k_16_224", _IMAGEBIND_LICENSE),
     # the super-resolution model adds
     _pixels(448),
     *_image_like(448),

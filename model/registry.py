@@ -8,7 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 
-from ..errors import CheckpointError, ModelError
+from ..errors import CheckpointError, ModelError, QueryError
 from .blending import Nothing
 from .embedder import Embedder, Space
 from .encoding import ValueEncoder
@@ -60,6 +60,17 @@ class Model:
         """Of all its files, so far."""
         return self.parts.bytes_read
 
+    def read(self, contents: Mapping[str, Content]) -> dict[str, np.ndarray]:
+        """Read what is known of one item by the user's names, as `Embedder.read`.
+
+        Raises:
+            InputError: a value cannot be used, or a map shows another view than the photo.
+            LimitError, ModelError: as `Embedder.read`.
+        """
+        for raw, content in contents.items() if "rgb" in contents else ():
+            check_same_view(raw, content, contents["rgb"])
+        return {raw: self.embedder.read(raw, content) for raw, content in contents.items()}
+
     def predict(
         self,
         inputs: Mapping[str, Content],
@@ -90,13 +101,13 @@ class Model:
 
         Raises:
             InputError, LimitError: a value cannot be used.
-            QueryError, ModelError, CheckpointError: as `ModalityPredictor.predict`.
+            QueryError: two words for one modality, and as `ModalityPredictor.predict`.
+            ModelError, CheckpointError: as `ModalityPredictor.predict`.
         """
         contents = {self._raw(word): content for word, content in inputs.items()}
-        if "rgb" in contents:
-            for raw, content in contents.items():
-                check_same_view(raw, content, contents["rgb"])
-        item = {raw: self.embedder.read(raw, content) for raw, content in contents.items()}
+        if len(contents) < len(inputs):
+            raise QueryError(f"A modality is given twice in {', '.join(inputs)}; two words can mean one.")
+        item = self.read(contents)
         kept = {
             raw: Kept(self.embedder.read(raw, content), redraw)
             for word, (content, redraw) in (keep or {}).items()

@@ -132,9 +132,14 @@ _TEXT_URL = (
     "fourm/utils/tokenizer/trained/text_tokenizer_4m_wordpiece_30k.json"
 )
 _TEXT_SHA256 = "8e684e9a0673e39f70702a698869f909ba697f871a0c6b2a07b5f61e91b3526e"
-_LICENSE_4M21 = (
-    "4M-21 weights: Apple sample code licence, non-commercial use only; imagebind_global: ImageBind, "
-    "CC-BY-NC-4.0, non-commercial use only"
+_LICENSE_4M21 = "; ".join(
+    [
+        "4M-21 weights: Apple sample code licence, non-commercial use only",
+        *(
+            f"{', '.join(row.raw for row in MODALITIES.values() if row.license == license)}: {license}"
+            for license in dict.fromkeys(row.license for row in MODALITIES.values() if row.license)
+        ),
+    ]
 )
 _TOKENIZERS_4M21: Mapping[str, str] = MappingProxyType(
     {

@@ -28,6 +28,9 @@ from typing import Any
 
 import numpy as np
 
+MASK_SIDE = 64
+"""Side of the square that the mask in an instance's box is stretched to."""
+
 PERSON = np.dtype(
     [
         ("box", np.float32, 4),  # x0, y0, x1, y1 in 0..1
@@ -43,7 +46,7 @@ INSTANCE = np.dtype(
     [
         ("point", np.int16, 2),  # x, y that was asked, in the frame
         ("box", np.int16, 4),  # x0, y0, x1, y1 in the frame
-        ("mask", np.uint8, (64, 64)),  # 0 or 1 inside the box, stretched to a square
+        ("mask", np.uint8, (MASK_SIDE, MASK_SIDE)),  # 0 or 1 inside the box, stretched to a square
     ]
 )
 """One instance at one point. Where a point has none, box and mask are 0."""

@@ -33,7 +33,19 @@ if TYPE_CHECKING:
     from .api import create_app
     from .composition import Composition
     from .engine import SearchEngine
-    from .evaluation import Retrieval, evaluate_retrieval
+    from .evaluation import (
+        CheckReport,
+        CheckSettings,
+        IndexEvaluation,
+        IndexSettings,
+        Retrieval,
+        RetrievalReport,
+        RetrievalSettings,
+        check_collection,
+        evaluate_collection,
+        evaluate_index,
+        evaluate_retrieval,
+    )
     from .grid import draw_grid
     from .ranking import Scoring
 
@@ -41,6 +53,8 @@ __all__ = [
     "RGB",
     "Boxes",
     "Caption",
+    "CheckReport",
+    "CheckSettings",
     "Composition",
     "Contribution",
     "Depth",
@@ -50,6 +64,8 @@ __all__ = [
     "Filter",
     "Hit",
     "Hits",
+    "IndexEvaluation",
+    "IndexSettings",
     "Instances",
     "ItemAssets",
     "Like",
@@ -61,23 +77,37 @@ __all__ = [
     "Query",
     "QueryPart",
     "Retrieval",
+    "RetrievalReport",
+    "RetrievalSettings",
     "SamEdges",
     "Scoring",
     "SearchEngine",
     "Semseg",
+    "check_collection",
     "create_app",
     "draw_grid",
+    "evaluate_collection",
+    "evaluate_index",
     "evaluate_retrieval",
     "parse_filter",
 ]
 
 _LAZY = {
+    "CheckReport": ".evaluation",
+    "CheckSettings": ".evaluation",
     "Composition": ".composition",
+    "IndexEvaluation": ".evaluation",
+    "IndexSettings": ".evaluation",
     "Retrieval": ".evaluation",
+    "RetrievalReport": ".evaluation",
+    "RetrievalSettings": ".evaluation",
     "Scoring": ".ranking",
     "SearchEngine": ".engine",
+    "check_collection": ".evaluation",
     "create_app": ".api",
     "draw_grid": ".grid",
+    "evaluate_collection": ".evaluation",
+    "evaluate_index": ".evaluation",
     "evaluate_retrieval": ".evaluation",
 }
 

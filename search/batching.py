@@ -49,7 +49,7 @@ class Embeds(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Predicted:
+class CallResult:
     """Vectors and token distributions of the blends of one call: per space (n, D) and (n, H, V)."""
 
     vectors: Mapping[str, NDArray[np.float32]]
@@ -61,7 +61,7 @@ class _Call:
     blends: Blends
     log_probs: bool
     done: bool = False
-    result: Predicted | None = None
+    result: CallResult | None = None
     error: Exception | None = None
 
 
@@ -80,7 +80,7 @@ class Batcher:
     _guard: threading.Lock = field(default_factory=threading.Lock)
     _model: threading.Lock = field(default_factory=threading.Lock)
 
-    def embed(self, blends: Blends, *, log_probs: bool = False) -> Predicted:
+    def embed(self, blends: Blends, *, log_probs: bool = False) -> CallResult:
         """Embed blends, in one pass with those of other threads.
 
         Raises:
@@ -138,7 +138,7 @@ class Batcher:
         for call in batch:
             here = slice(start, start + len(call.blends))
             start = here.stop
-            call.result = Predicted(
+            call.result = CallResult(
                 {name: space.vectors[here] for name, space in spaces.items()},
                 {
                     name: space.log_probs[here]

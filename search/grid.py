@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import bisect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
-from ..errors import AnyseekError
+from ..errors import AnyseekError, NotFoundError
+from ..model import Lettering
 from ..storage import Asset, AssetFiles
 from .hits import Hit, Hits
 from .pictures import PICTURES, file_of, shown_asset, thumbnail
@@ -34,9 +34,8 @@ def draw_grid(rows: Sequence[Row], files: AssetFiles, *, columns: int = 8, tile:
         tile: side of a hit's place in pixels, 32..1024.
     """
     shown = max([1, *(min(columns, len(hits)) for _, hits in rows)])
-    text, small = _font(max(12, tile // 11)), _font(max(11, tile // 13))
-    line = _height(text)
-    row_height = tile + 2 * line + 2 * _GAP
+    text, small = Lettering(max(12, tile // 11)), Lettering(max(11, tile // 13))
+    row_height = tile + 2 * text.line + 2 * _GAP
     query_width = 2 * tile
     size = (_GAP + query_width + shown * (tile + _GAP) + _GAP, _GAP + row_height * max(1, len(rows)))
     sheet = Image.new("RGB", size, _PAPER)
@@ -47,14 +46,15 @@ def draw_grid(rows: Sequence[Row], files: AssetFiles, *, columns: int = 8, tile:
         for j, hit in enumerate(list(hits)[:columns]):
             left = _GAP + query_width + j * (tile + _GAP)
             _draw_item(sheet, hit.assets, files, (left, top), tile, small)
-            draw.text((left, top + tile + 2), f"{hit.score:.3f}", _INK, text)
-            draw.text((left, top + tile + 2 + line), _fitting_end(hit.id, small, tile), _FAINT, small)
+            draw.text((left, top + tile + 2), f"{hit.score:.3f}", _INK, text.font)
+            words = small.cut_start(hit.id, tile)
+            draw.text((left, top + tile + 2 + text.line), words, _FAINT, small.font)
         draw.line((_GAP, top + row_height - _GAP, size[0] - _GAP, top + row_height - _GAP), _TILE)
     return sheet
 
 
 def _draw_query(
-    sheet: Image.Image, query: Query, at: tuple[int, int], size: tuple[int, int], font: ImageFont.FreeTypeFont
+    sheet: Image.Image, query: Query, at: tuple[int, int], size: tuple[int, int], text: Lettering
 ) -> None:
     """The query's pictures in a line, its words below."""
     draw = ImageDraw.Draw(sheet)
@@ -65,10 +65,10 @@ def _draw_query(
         left += picture.width + _GAP // 2
     if pictures:
         top += max(picture.height for picture in pictures) + 4
-    num_lines = max(1, (at[1] + size[1] - top) // _height(font))
-    for line in _wrapped(query.in_words(_MAX_CHARS), font, size[0])[:num_lines]:
-        draw.text((at[0], top), line, _INK, font)
-        top += _height(font)
+    num_lines = max(1, (at[1] + size[1] - top) // text.line)
+    for line in text.wrap(query.in_words(_MAX_CHARS), size[0], num_lines):
+        draw.text((at[0], top), line, _INK, text.font)
+        top += text.line
 
 
 def _picture_of(part: QueryPart, size: int) -> Image.Image | None:
@@ -88,7 +88,7 @@ def _draw_item(
     files: AssetFiles,
     at: tuple[int, int],
     size: int,
-    font: ImageFont.FreeTypeFont,
+    text: Lettering,
 ) -> None:
     draw = ImageDraw.Draw(sheet)
     draw.rectangle((*at, at[0] + size - 1, at[1] + size - 1), _TILE)
@@ -99,11 +99,12 @@ def _draw_item(
             sheet.paste(picture, (at[0] + (size - picture.width) // 2, at[1] + (size - picture.height) // 2))
             return
         words = _words_of(assets, files)
-    except AnyseekError:
+    except NotFoundError:
         words = "the file is gone"
-    lines = _wrapped(words, font, size - 12)
-    for i, line in enumerate(lines[: (size - 12) // _height(font)]):
-        draw.text((at[0] + 6, at[1] + 6 + i * _height(font)), line, _INK, font)
+    except AnyseekError:
+        words = f"no picture of this {asset.modality}" if asset else "no picture"
+    for i, line in enumerate(text.wrap(words, size - 12, max(1, (size - 12) // text.line))):
+        draw.text((at[0] + 6, at[1] + 6 + i * text.line), line, _INK, text.font)
 
 
 def _words_of(assets: Sequence[Asset], files: AssetFiles) -> str:
@@ -136,41 +137,3 @@ def _swatches(colors: Sequence[str], size: int) -> Image.Image | None:
         except ValueError:  # not a colour: the search has said so already
             return None
     return strip
-
-
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow is built without FreeType"
-    return font
-
-
-def _height(font: ImageFont.FreeTypeFont) -> int:
-    return int(font.size * 1.3) + 1
-
-
-def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:
-    """Lines no wider than `width` pixels, cut between words where that is possible."""
-    lines: list[str] = []
-    for paragraph in text[:1000].split("\n"):
-        rest = " ".join(paragraph.split())
-        while (end := _num_fitting(rest, font, width)) < len(rest):
-            space = rest.rfind(" ", 1, end + 1)
-            cut = space if space > 0 else max(1, end)
-            lines.append(rest[:cut])
-            rest = rest[cut:].lstrip()
-        lines.append(rest)
-    return lines
-
-
-def _num_fitting(text: str, font: ImageFont.FreeTypeFont, width: float) -> int:
-    """How many characters from the start fit into `width` pixels."""
-    lengths = range(1, min(len(text), 200) + 1)
-    return bisect.bisect_right(lengths, width, key=lambda n: font.getlength(text[:n]))
-
-
-def _fitting_end(text: str, font: ImageFont.FreeTypeFont, width: int) -> str:
-    """The end of an id, which tells more than its start: "...harbour/0012"."""
-    if font.getlength(text[-200:]) <= width and len(text) <= 200:
-        return text
-    keep = _num_fitting(text[::-1], font, width - font.getlength("..."))
-    return "..." + text[len(text) - keep :]

@@ -1,23 +1,20 @@
 """Assets as pictures for people: thumbnails over HTTP, tiles of a grid.
 
-A depth map stretches to its own range and labels of a segmentation get colours; anything else is shown as the
-model's reader decodes it.
+A depth map stretches to its own range, ids of a segmentation get the colours of their classes; anything else is
+shown as the model's reader decodes it.
 """
 
 from __future__ import annotations
 
-import colorsys
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from ..errors import InputError, LimitError, NotFoundError
-from ..model import ImageLimits, decode_image
+from ..model import ImageLimits, decode_image, id_colors
 from ..storage import Asset, AssetFiles
 
 PICTURES = ("rgb", "normal", "depth", "semseg", "canny_edge", "sam_edge")
@@ -87,25 +84,15 @@ def _values_as_colors(content: bytes, modality: str, name: str) -> Image.Image:
             if image.width * image.height > LIMITS.max_pixels:
                 raise LimitError(f"{name}: {image.width} x {image.height} pixels are too many to show.")
             image.load()
-            values = np.asarray(
-                image if image.mode in ("L", "P") or image.mode[0] == "I" else image.convert("L")
-            )
+            if modality == "semseg" and image.mode in ("P", "RGB", "RGBA"):  # painted, or with a palette
+                return image.convert("RGB")
+            values = np.asarray(image if image.mode == "L" or image.mode[0] == "I" else image.convert("L"))
     except LimitError:
         raise
     except Exception as error:  # a damaged file may fail anywhere in a decoder, in any way
         raise InputError(f"{name}: the picture is damaged ({error}).") from error
     if modality == "semseg":
-        return Image.fromarray(_label_colors()[values.astype(np.uint8)])
+        return Image.fromarray(id_colors()[values.astype(np.uint8)])
     low, high = np.percentile(values, (1, 99))
     scaled = (values - low) / max(high - low, 1e-9) * 255
     return Image.fromarray(np.clip(scaled, 0, 255).astype(np.uint8)).convert("RGB")
-
-
-def _label_colors() -> NDArray[Any]:
-    """(256, 3) uint8: neighbouring labels lie far apart on the colour wheel (steps of the golden angle)."""
-    wheel = [
-        colorsys.hsv_to_rgb(i * 0.618 % 1, 0.45 + 0.4 * (i % 3) / 2, 0.95 - 0.1 * (i % 4)) for i in range(256)
-    ]
-    colors = (np.array(wheel) * 255).astype(np.uint8)
-    colors[[0, 255]] = (30, 30, 30)  # nothing, unknown
-    return colors

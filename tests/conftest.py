@@ -1,7 +1,8 @@
 """Options and fixtures that several rooms share."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,6 @@ def _save_fourm(fourm: Any, path: Path) -> None:
 
 def _any_tokenizers() -> dict[str, Any]:
     """By the user's name, each with the networks of its published counterpart; `edge` is for both edges."""
-    from dataclasses import replace
-
     from anyseek.model.tokenizers.divae import DiffusionTokenizerConfig, DiVAE
     from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 
@@ -185,6 +184,21 @@ def _any_tokenizers() -> dict[str, Any]:
             replace(vector, n_channels=channels, codebook_size=32, num_codebooks=16, latent_dim=64)
         )
     return made
+
+
+@pytest.fixture(scope="module")
+def quick_predictions() -> Iterator[int]:
+    """Predictions of two diffusion steps and few words, where length is not the point; how many words."""
+    from anyseek.model import plans, predictor
+    from anyseek.model.tokenizers import divae
+
+    words = 24
+    texts = {name: (min(length, words), heat) for name, (length, heat) in plans._TEXT.items()}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plans, "_TEXT", texts)
+        patch.setattr(predictor, "INSTANCES_PLAN", replace(predictor.INSTANCES_PLAN, max_tokens=words))
+        patch.setattr(divae, "DEFAULT_STEPS", 2)
+        yield words
 
 
 @pytest.fixture(scope="session", name="write_any_bundle")

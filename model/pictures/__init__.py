@@ -1,6 +1,7 @@
 """Values of every modality as pictures for people."""
 
 from .draw import draw_value
+from .lettering import Lettering
 from .overview import draw_overview
 
-__all__ = ["draw_overview", "draw_value"]
+__all__ = ["Lettering", "draw_overview", "draw_value"]

@@ -37,6 +37,15 @@ class Lettering:
             return text
         return text[: self._num_fitting(text, width - self.font.getlength("..."))].rstrip() + "..."
 
+    def cut_start(self, text: str, width: float) -> str:
+        """The same for what tells more by its end than by its start, as ids: `...harbour/0012`."""
+        text = " ".join(printable(text[-4 * _MAX_CHARS :]).split())
+        turned = text[::-1]
+        if self._num_fitting(turned, width) >= len(text):
+            return text
+        keep = self._num_fitting(turned, width - self.font.getlength("..."))
+        return "..." + text[len(text) - keep :]
+
     def wrap(self, text: str, width: float, max_lines: int) -> list[str]:
         """At most `max_lines` lines of `width` pixels, cut between words where that is possible."""
         lines: list[str] = []

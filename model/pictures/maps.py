@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ..classes import MAX_CLASSES, class_colors
+from ..classes import id_colors
 from .lettering import FAINT, INK, PAPER, Lettering
 
 _MAX_CLASSES = 8  # in a legend; the rest is counted
@@ -16,7 +16,7 @@ _OUTLIERS = 1.0  # percent at each end: a sky would leave one colour for all els
 def draw_pixels(pixels: np.ndarray, size: int) -> Image.Image:
     """Pixels or edges, uint8 (H, W) or (H, W, 3), resized to `size` in width."""
     image = Image.fromarray(np.ascontiguousarray(pixels)).convert("RGB")
-    return image.resize(_fitting(pixels, size), Image.Resampling.BICUBIC)
+    return image.resize(fitting(pixels, size), Image.Resampling.BICUBIC)
 
 
 def draw_depth(depth: np.ndarray, size: int, text: Lettering) -> Image.Image:
@@ -43,7 +43,7 @@ def draw_depth(depth: np.ndarray, size: int, text: Lettering) -> Image.Image:
 def draw_classes(labels: np.ndarray, size: int, text: Lettering, classes: Sequence[str]) -> Image.Image:
     """Labels (H, W), 0 nothing and k `classes[k - 1]`, above a legend of those that cover most."""
     colors = label_colors()
-    picture = Image.fromarray(colors[labels]).resize(_fitting(labels, size), Image.Resampling.NEAREST)
+    picture = Image.fromarray(colors[labels]).resize(fitting(labels, size), Image.Resampling.NEAREST)
     counts = np.bincount(labels.ravel(), minlength=256)
     found = [int(label) for label in np.argsort(-counts, kind="stable") if counts[label]]
     shown = found if len(found) <= _MAX_CLASSES else found[: _MAX_CLASSES - 1]
@@ -74,9 +74,7 @@ def label_name(label: int, classes: Sequence[str]) -> str:
 
 def label_colors() -> np.ndarray:
     """Colours uint8 (256, 3) of the labels of a segmentation; black is nothing."""
-    colors = np.zeros((256, 3), np.uint8)
-    colors[1 : MAX_CLASSES + 1] = class_colors(MAX_CLASSES)
-    return colors
+    return np.roll(id_colors(), 1, axis=0)
 
 
 def stacked(*images: Image.Image) -> Image.Image:
@@ -89,7 +87,7 @@ def stacked(*images: Image.Image) -> Image.Image:
     return sheet
 
 
-def _fitting(pixels: np.ndarray, size: int) -> tuple[int, int]:
+def fitting(pixels: np.ndarray, size: int) -> tuple[int, int]:
     """Width `size` and the height that keeps the shape of a pixel, 1 to 4 times the width."""
     height, width = pixels.shape[:2]
     return size, min(max(1, round(size * height / width)), 4 * size)

@@ -4,6 +4,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from .lettering import FAINT, PAPER, TILE, Lettering
+from .maps import fitting
 
 _UP, _DOWN = (43, 108, 176), (221, 107, 32)  # of bars; told apart also by those who confuse red and green
 _BAR = 2  # pixels
@@ -13,8 +14,7 @@ def draw_features(features: np.ndarray, size: int) -> Image.Image:
     """A feature map (C, h, w): its three principal components as red, green and blue."""
     num_channels, height, width = features.shape
     colors = principal_colors(features.reshape(num_channels, -1).T).reshape(height, width, 3)
-    fitting = (size, min(max(1, round(size * height / width)), 4 * size))
-    return Image.fromarray(colors).resize(fitting, Image.Resampling.NEAREST)
+    return Image.fromarray(colors).resize(fitting(colors, size), Image.Resampling.NEAREST)
 
 
 def draw_states(states: np.ndarray, size: int, text: Lettering) -> Image.Image:

@@ -5,7 +5,7 @@ SA-1B's files are read too: they say `image` in place of `images` and have no ca
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 from ...errors import InputError, LimitError
 from .content import parse_number
@@ -34,7 +34,7 @@ class CocoPicture:
     names: Mapping[int, str]
 
 
-def is_coco(value: object) -> bool:
+def is_coco(value: object) -> TypeGuard[Mapping[str, Any]]:
     """Whether a parsed JSON file has COCO's layout."""
     return isinstance(value, Mapping) and "annotations" in value
 

@@ -14,7 +14,7 @@ from ...errors import InputError, LimitError
 from ..images import is_image
 from ..modalities import Modality
 from ..tokenizers.instances import FRAME, MAX_POINTS
-from ..values import INSTANCE
+from ..values import INSTANCE, MASK_SIDE
 from .arrays import is_numpy
 from .coco import check_listed, is_coco, parse_coco, parse_size
 from .content import Content, decode_text, parse_json, parse_number, read_bytes
@@ -180,7 +180,11 @@ def _point(one: Mapping[str, Any], frame: Frame, name: str) -> tuple[int, int] |
 def _stored(one: Mapping[str, Any], size: tuple[float, float] | None, name: str) -> Shape:
     """A box with a mask 64 x 64 in it, exactly as a value holds them."""
     corners, mask = one.get("box"), one["mask"]
-    if size not in (None, (FRAME, FRAME)) or not is_rle(mask) or rle_size(mask, name) != (64, 64):
+    if (
+        size not in (None, (FRAME, FRAME))
+        or not is_rle(mask)
+        or rle_size(mask, name) != (MASK_SIDE, MASK_SIDE)
+    ):
         raise InputError(f'{name}: "mask" must be run lengths of 64 x 64 in a box of the frame.')
     if not isinstance(corners, Sequence) or len(corners) != 4:
         raise InputError(f"{name}: expected a box [x0, y0, x1, y1] in pixels of the frame.")

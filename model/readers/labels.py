@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError, LimitError
-from ..images import ImageLimits, central_square
+from ..images import ImageLimits, nearest_square
 from ..modalities import Modality
 from .content import Content, decode_text, parse_json, read_bytes
 from .pictures import one_channel, read_stored, stored_legend
@@ -65,7 +65,7 @@ def read_semseg(
         labels = _named_labels(stored, names, row.image_size, name)
     else:
         labels = shift_labels(_ids(stored, name, len(classes)))
-    return _fit(labels, row.image_size)
+    return nearest_square(labels, row.image_size)
 
 
 def shift_labels(ids: np.ndarray) -> np.ndarray:
@@ -218,11 +218,7 @@ def _colors(stored: Image.Image | np.ndarray, name: str, size: int) -> np.ndarra
             f"{name}: an array {stored.dtype} {stored.shape}; its classes name colours, which takes uint8 "
             "(H, W, 3)."
         )
-    square = central_square(stored)
-    if len(square) <= size:
-        return square
-    places = ((np.arange(size) + 0.5) * len(square) / size).astype(np.intp)
-    return square[np.ix_(places, places)]
+    return nearest_square(stored, min(size, *stored.shape[:2]))
 
 
 def _ids(stored: Image.Image | np.ndarray, name: str, num_classes: int) -> np.ndarray:
@@ -252,10 +248,3 @@ def _bytes(stored: Image.Image | np.ndarray, name: str) -> np.ndarray:
             f"{name}: {ids.dtype} in {ids.min():g}..{ids.max():g}; ids are whole numbers in 0..{NO_LABEL}."
         )
     return ids.astype(np.uint8)
-
-
-def _fit(labels: np.ndarray, size: int) -> np.ndarray:
-    square = np.ascontiguousarray(central_square(labels))
-    if len(square) == size:
-        return square
-    return np.asarray(Image.fromarray(square).resize((size, size), Image.Resampling.NEAREST))

@@ -6,8 +6,7 @@ import cv2
 import numpy as np
 
 from ...errors import InputError
-
-MASK_SIDE = 64
+from ..values import MASK_SIDE
 
 
 def fill_polygons(parts: Sequence[np.ndarray], box: Sequence[int]) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Whether a map shows the same view as the photo that it comes with."""
 
 import io
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def check_same_view(modality: str, content: Content, photo: Content) -> None:
 
     Args:
         modality: the user's name; what is no map passes.
-        content: the map: file, bytes or array.
+        content: the map: file, bytes or array, also with its legend.
         photo: likewise.
 
     Raises:
@@ -46,6 +47,8 @@ def check_same_view(modality: str, content: Content, photo: Content) -> None:
 
 def _size(content: Content) -> tuple[int, int] | None:
     """Width and height, from the header where it has one; None where they are not known."""
+    if isinstance(content, Mapping):  # with a legend
+        content = content.get("map", b"")
     if isinstance(content, np.ndarray):
         return _of_shape(content.shape)
     try:

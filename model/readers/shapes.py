@@ -8,6 +8,7 @@ import numpy as np
 from ...errors import InputError
 from ..images import central_square
 from ..tokenizers.instances import FRAME
+from ..values import MASK_SIDE
 from .frames import clip_polygon
 from .masks import fill_polygons, stretch_mask
 
@@ -29,7 +30,7 @@ class Shape:
 
 def draw_nothing() -> Drawn:
     """The answer at a point where nothing is."""
-    return (0, 0, 0, 0), np.zeros((64, 64), np.uint8)
+    return (0, 0, 0, 0), np.zeros((MASK_SIDE, MASK_SIDE), np.uint8)
 
 
 def draw_mask(mask: np.ndarray) -> Drawn | None:

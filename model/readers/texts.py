@@ -13,6 +13,7 @@ from ...errors import InputError
 from ..tokenizers.sequences import METADATA, Box, boxes_to_string, metadata_to_string, palette_to_string
 from ..tokenizers.text import plain_text
 from .boxes import parse_coco_boxes
+from .coco import is_coco
 from .content import parse_json, parse_number
 
 MAX_COLORS = 7
@@ -40,7 +41,7 @@ def parse_boxes(value: object, name: str = "det") -> list[Box]:
         InputError: something else, or no boxes left.
     """
     size = None
-    if isinstance(value, Mapping) and "annotations" in value:
+    if is_coco(value):
         value = parse_coco_boxes(value, name)
     if isinstance(value, Mapping):
         size = [parse_number(value[key], f"{name}: {key}") for key in ("width", "height") if key in value]

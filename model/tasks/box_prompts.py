@@ -11,11 +11,10 @@ from ..generate import Generator
 from ..instances import decode_masks
 from ..parts import ModelParts
 from ..plans import TargetPlan
-from ..readers.masks import MASK_SIDE
 from ..tokenizers.instances import NUM_CODES, InstanceCode
 from ..tokenizers.text import TextTokenizer
 from ..tokenizers.words import HEADS, number_word, read_codes
-from ..values import Predicted
+from ..values import MASK_SIDE, Predicted
 
 TARGET = "sam_instance"
 _TEMPERATURE = 0.01

@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError, ModelError
+from ..images import nearest_square
 from ..instances import paste
 from ..readers.rle import decode_rle, is_rle
 from ..tokenizers.instances import FRAME
 from ..values import INSTANCE, Value
 from .coco import CocoImage, find, read_annotations, read_images
-from .task import Sample, Task, read_square, square_values
+from .task import Sample, Task, read_square
 
 LAYOUT = """\
 DIR/val2017/000000000139.jpg ...
@@ -68,7 +69,7 @@ class CocoInstances(Task[np.ndarray]):
         """Picture with the boxes to fill, and their masks bool (K, 224, 224)."""
         image = self._images[index]
         masks = [_mask(one, image) for one in self._of_image[image.id]]
-        squares = [square for mask in masks if (square := square_values(mask, FRAME)).any()]
+        squares = [square for mask in masks if (square := nearest_square(mask, FRAME)).any()]
         prompts = np.zeros(len(squares), INSTANCE)
         prompts["box"] = np.reshape([_box(square) for square in squares], (-1, 4))
         item = {"rgb": read_square(image.file, self._size), self.target: prompts}

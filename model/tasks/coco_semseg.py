@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 
 from ...errors import InputError
+from ..images import nearest_square
 from ..values import Value
 from .coco import find, read_annotations, read_categories, read_images
 from .segmentation import NOTHING, ClassOverlap, vote
-from .task import Sample, Task, read_picture, read_square, square_values
+from .task import Sample, Task, read_picture, read_square
 
 LAYOUT = """\
 DIR/val2017/000000000139.jpg ...
@@ -62,7 +63,7 @@ class CocoSemseg(Task[np.ndarray]):
             raise InputError(f"{self._maps / file}: segment {unknown[0]} is not in the annotations.")
         labels = np.array([table[int(key)] for key in known], np.uint8)[places.reshape(ids.shape)]
         item = {"rgb": read_square(image.file, self._size)}
-        return Sample(item, square_values(labels, self._size))
+        return Sample(item, nearest_square(labels, self._size))
 
     def add(self, sample: Sample[np.ndarray], answers: Sequence[Value | None]) -> None:
         """Count one picture; of several predictions each pixel's most frequent label."""

@@ -6,11 +6,12 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
+from ..images import nearest_square
 from ..readers.arrays import read_array
 from ..values import Value
 from .depth import depth_errors
 from .normals import ALL_SIGNS, AngularError, mean_normals
-from .task import Means, Sample, Task, read_square, require_valid, square_values
+from .task import Means, Sample, Task, read_square, require_valid
 
 GROUPS = ("indoors", "outdoor")
 LAYOUT = """\
@@ -65,7 +66,7 @@ class DiodeFolder:
         if values.ndim != 2 + len(shape) or values.shape[2:] != shape:
             pixel = ", 3" if shape else ""
             raise InputError(f"{path}: expected an array (H, W{pixel}), got {values.shape}.")
-        return square_values(values, self._size).astype(np.float64)
+        return nearest_square(values, self._size).astype(np.float64)
 
 
 class DiodeDepth(Task[tuple[np.ndarray, np.ndarray]]):

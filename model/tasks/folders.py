@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 
 from ...errors import InputError
-from ..images import ImageLimits
+from ..images import ImageLimits, nearest_square
 from ..readers.pictures import one_channel, read_stored
 from ..values import Value
 from .depth import depth_errors
 from .normals import AngularError, mean_normals, unit_normals
 from .segmentation import ClassOverlap, vote
-from .task import Means, Sample, Task, read_square, require_valid, square_values
+from .task import Means, Sample, Task, read_square, require_valid
 
 LAYOUT = """\
 DIR/rgb/0001.jpg ...
@@ -75,7 +75,7 @@ class FolderDepth(Task[tuple[np.ndarray, np.ndarray]]):
         """Picture, depth float64 (S, S) and validity."""
         path = self._folder.truth(index)
         stored = read_stored(path, name=str(path), limits=ImageLimits())
-        depth = square_values(one_channel(stored, str(path), "a depth map"), self._size).astype(np.float64)
+        depth = nearest_square(one_channel(stored, str(path), "a depth map"), self._size).astype(np.float64)
         valid = depth > 0
         require_valid(valid, str(path))
         return Sample(self._folder.item(index), (depth, valid))

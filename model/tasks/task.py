@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from ..images import ImageLimits, central_square, crop_resize, decode_image
+from ..images import ImageLimits, crop_resize, decode_image
 from ..readers.content import read_bytes
 from ..values import Predicted, Value
 
@@ -106,13 +106,3 @@ def require_valid(valid: np.ndarray, name: str) -> None:
     """See that enough pixels (H, W) of a sample have ground truth. Raises InputError."""
     if valid.mean() < _MIN_VALID:
         raise InputError(f"{name}: only {int(valid.sum())} pixels of the central square have ground truth.")
-
-
-def square_values(values: np.ndarray, size: int) -> np.ndarray:
-    """The part of a map (H, W, ...) that `crop_resize` keeps of its picture, as (size, size, ...).
-
-    Every pixel takes the nearest value: labels, validity and depth at an edge do not mix.
-    """
-    square = central_square(values)
-    places = ((np.arange(size) + 0.5) * len(square) / size).astype(np.int64)
-    return square[places[:, None], places]

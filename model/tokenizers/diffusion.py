@@ -121,10 +121,12 @@ def sampling_times(num_steps: int, num_times: int, spacing: Spacing = "trailing"
     `num_times`: 31 for 30 of 1000, as the published samplers do.
 
     Raises:
-        InputError: `num_steps` outside 1..num_times, or an unknown spacing.
+        InputError: `num_steps` is no whole number in 1..num_times, or an unknown spacing.
     """
-    if not 1 <= num_steps <= num_times:
-        raise InputError(f"The number of diffusion steps must lie in 1..{num_times}, got {num_steps}.")
+    if type(num_steps) is not int or not 1 <= num_steps <= num_times:
+        raise InputError(
+            f"The number of diffusion steps must be a whole number in 1..{num_times}, got {num_steps!r}."
+        )
     stride = num_times // num_steps
     if spacing == "trailing":
         return [time - 1 for time in range(num_times, 0, -stride)]

@@ -143,6 +143,7 @@ class Fit(Generic[NetworkT]):
         *,
         until: int | None = None,
         progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Train to the end, or to step `until`.
 
@@ -151,6 +152,7 @@ class Fit(Generic[NetworkT]):
                 gives numbers for the log, of which `score` is larger for a better network.
             until: a step to stop at.
             progress: told after each step: steps done, of how many.
+            should_stop: asked after each step whether to save and leave it at that.
 
         Raises:
             ModelError: the loss is no number any more.
@@ -165,6 +167,14 @@ class Fit(Generic[NetworkT]):
                 if progress is not None:
                     progress(self.step, self._recipe.steps)
                 self._report(measure)
+                if should_stop is not None and should_stop():
+                    self._save()
+                    break
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps are done."""
+        return self.step >= self._recipe.steps
 
     def averaged(self) -> NetworkT:
         """A copy of the network with the running average of its weights, in evaluation mode."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from ..presets import PRESETS
+from ..sources import MODELS
 from .distributed import Strategy
 from .fit import Count, Positive
 from .lora import Lora
@@ -19,7 +20,8 @@ _SIZES = tuple(PRESETS)
 
 
 def _full(place: str) -> str:
-    return str(Path(place).absolute()) if Path(place).exists() else place
+    # A model's name wins over a folder called like it, as where it is opened.
+    return str(Path(place).absolute()) if place not in MODELS and Path(place).exists() else place
 
 
 Place = Annotated[str, AfterValidator(_full)]

@@ -143,11 +143,15 @@ class MaskedBatches:
         given = shares(lengths, alphas, num_inputs, rng)
         alphas = np.array([component.targets.get(name, component.others_out) for name in names])
         alphas *= [name in self._targets for name in names]
-        room = np.where([self._rows[name].kind == "seq" for name in names], lengths, lengths - given)
+        # A target spells its spans with sentinels: that of n tokens has n + 2, or its end would be cut off.
+        spelt = np.where(lengths > 0, lengths + 2, 0)
+        room = np.where([self._rows[name].kind == "seq" for name in names], spelt, lengths - given)
         asked = shares(room, alphas, _budget(self.masking.num_target_tokens, rng), rng)
         batch: dict[str, Tokens] = {}
         for column in rng.permutation(len(names)):
             name = names[column]
+            if not (given[:, column].any() or asked[:, column].any()):
+                continue
             tokens = self._mask(name, values[name], given[:, column], asked[:, column], component, rng)
             if not bool(tokens.input_mask.all()) or _asks(tokens):
                 batch[name] = tokens

@@ -4,29 +4,29 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pydantic import ConfigDict, Field
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from ...errors import ConfigError, InputError
+from ...errors import ConfigError, InputError, ModelError
 from ..checkpoint import save_checkpoint
 from ..fourm import FourM
 from ..presets import FourMConfig
 from .batches import Batches
 from .distributed import Strategy, World, like, like_all, spread, whole
-from .fit import Count, NotNegative, Positive, Share
 from .gradients import Gradients, InTurn, Scaled, SideBySide
 from .learning_rate import warmup_cosine
 from .lora import Lora, merge_lora
 from .objective import Objective, masked_losses
+from .pretrain_recipe import PretrainRecipe, require_same_recipe
 from .run_log import RunLog
 
 __all__ = [
@@ -51,42 +51,6 @@ HELD_OUT = "held_out"
 """Key of what an evaluation finds that says which weights are best; smaller is better."""
 
 Evaluate = Callable[[FourM], dict[str, float]]
-
-
-@dataclass(frozen=True)
-class PretrainRecipe:
-    """How long and how fast.
-
-    Attributes:
-        steps, learning_rate, warmup, weight_decay, betas, eps, seed: as usual; AdamW, cosine to 0.
-        parts: batches of a step, over all processes; their gradients are averaged.
-        clip: largest norm of the gradients; 0 does not clip.
-        ema: how much the running average of the weights keeps of itself in a step.
-        weights: of the losses of target modalities by name, 1 where not named.
-        precision: of matrix products; weights are float32.
-        checkpointing: keep only the borders of blocks for the backward pass: less memory, a third more time.
-        log_every, save_every: steps. At saves, and at the end, the model is evaluated too.
-        tensorboard: write what is logged for TensorBoard too.
-    """
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    steps: Count = 6000
-    parts: Count = 2
-    learning_rate: Positive = 1.2e-3
-    warmup: Annotated[int, Field(ge=0)] = 200
-    weight_decay: NotNegative = 0.05
-    betas: tuple[Share, Share] = (0.9, 0.95)
-    eps: Positive = 1e-8
-    clip: NotNegative = 1.0
-    ema: Share = 0.998
-    seed: Annotated[int, Field(ge=0)] = 0
-    weights: dict[str, NotNegative] = field(default_factory=dict[str, float])
-    precision: Literal["bfloat16", "float32"] = "bfloat16"
-    checkpointing: bool = False
-    log_every: Count = 50
-    save_every: Count = 250
-    tensorboard: bool = False
 
 
 class Pretrainer:
@@ -150,6 +114,8 @@ class Pretrainer:
         self._log = RunLog(folder / LOG, folder / "tensorboard" if is_logged else None)
         if (folder / CHECKPOINT).exists():
             self._restore()
+        if self.world.is_first:
+            self._log.rewind(self.step)
 
     def run(
         self,
@@ -235,6 +201,11 @@ class Pretrainer:
         first = self.step * recipe.parts
         mine = range(first + world.rank, first + recipe.parts, world.size)
         for losses in self._gradients([partial(self.batches.draw, number) for number in mine]):
+            if not all(map(math.isfinite, losses.values())):
+                raise ModelError(
+                    f"The loss is not finite after step {self.step}: {losses}. What was saved last is sound; "
+                    "take a smaller learning_rate, or a smaller clip, in another folder."
+                )
             for name, value in losses.items():
                 total, count = self._sums.get(name, (0.0, 0))
                 self._sums[name] = total + value, count + 1
@@ -296,7 +267,7 @@ class Pretrainer:
     def _restore(self) -> None:
         path = self.folder / CHECKPOINT
         state = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
-        _require_same(self.recipe, state["recipe"], path)
+        require_same_recipe(self.recipe, state["recipe"], path)
         try:
             with torch.no_grad():
                 for name, tensor in self.model.state_dict().items():
@@ -307,22 +278,10 @@ class Pretrainer:
             self.optimizer.load_state_dict(like_all(state["optimizer"], grouped))
         except (KeyError, RuntimeError, ValueError) as error:
             raise InputError(f"{path} is the state of another model: {error}.") from error
-        self.step, self.seconds, self.best = state["step"], state["seconds"], state["best"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.best = state.get("best", self.best)
         if self.world.is_first:
-            self._sums = {name: (total, count) for name, (total, count) in state["sums"].items()}
-            self._log.rewind(self.step)
-
-
-def _require_same(recipe: PretrainRecipe, before: Mapping[str, Any], path: Path) -> None:
-    """How a run is logged and saved may change on the way; what it computes may not."""
-    free = {"log_every", "save_every", "tensorboard", "checkpointing"}
-    for key, value in asdict(recipe).items():
-        old = before.get(key)
-        if key not in free and old != value:
-            raise InputError(
-                f"{path} is the state of a run with {key}: {old}, this one has {value}; finish that one, or "
-                "start in another folder."
-            )
+            self._sums = {name: (total, count) for name, (total, count) in state.get("sums", {}).items()}
 
 
 def _recompute_blocks(model: FourM) -> None:

@@ -55,15 +55,18 @@ Progress = Callable[[str, int, int], None]
 """Told of a stage: its name, how much of it is done, of how much."""
 
 
-def run_tokenizer(config: Run, progress: Progress | None = None) -> dict[str, Any]:
+def run_tokenizer(
+    config: Run, progress: Progress | None = None, should_stop: Callable[[], bool] | None = None
+) -> dict[str, Any]:
     """Train a tokenizer, or go on with a training that was interrupted.
 
     Args:
         config: as `read_tokenizer_run` gives it.
         progress: told as the run goes on.
+        should_stop: asked after each step whether to save and leave it at that.
 
     Returns:
-        The report, as `report.json` has it.
+        The report, as `report.json` has it; `finished` is false where it was stopped.
 
     Raises:
         ConfigError: the output folder holds a run with other settings.
@@ -71,11 +74,10 @@ def run_tokenizer(config: Run, progress: Progress | None = None) -> dict[str, An
         ModelError: it cannot be trained like this.
     """
     config.output.mkdir(parents=True, exist_ok=True)
-    report = (
-        _run_wordpiece(config)
-        if isinstance(config, WordPieceRun)
-        else TokenizerTraining(config, progress or _silent).run()
-    )
+    if isinstance(config, WordPieceRun):
+        report = _run_wordpiece(config)
+    else:
+        report = TokenizerTraining(config, progress or _silent).run(should_stop)
     write_whole(config.output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return report
 
@@ -89,6 +91,7 @@ class TokenizerTraining:
 
     Attributes:
         fit: the training itself, at the step of the checkpoint that was found.
+        judged: values that are not trained on, which reports are about.
     """
 
     def __init__(self, config: VqRun | DiffusionRun | MemcodesRun, progress: Progress) -> None:
@@ -96,8 +99,8 @@ class TokenizerTraining:
         device = resolve_device(config.device)
         if (config.output / CHECKPOINT).exists():
             require_same(config, config.output / CONFIG, free=_FREE)
-        train, judged, array = _read(config, progress)
-        self._judged, self._failures = judged, array.failures
+        train, self.judged, array = _read(config, progress)
+        self._failures = array.failures
         recipe = config.training
         draw = ValueDraws(
             array, train, recipe.batch_size, recipe.seed, size=config.image_size, mirror=config.mirror
@@ -110,29 +113,32 @@ class TokenizerTraining:
         self.fit = Fit(objective, draw, recipe, folder=config.output, log=log)
         save_run(config, config.output / CONFIG)
 
-    def run(self, until: int | None = None) -> dict[str, Any]:
-        """Train to the end, or to step `until`, and report on the best tokenizer so far."""
+    def run(self, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """Train to the end, or until told to stop, and report on the best tokenizer so far."""
+        config, output = self._config, self._config.output
         self.fit.run(
-            self._measure, until=until, progress=lambda done, total: self._progress("train", done, total)
+            self._measure,
+            progress=lambda done, total: self._progress("train", done, total),
+            should_stop=should_stop,
         )
-        output, config = self._config.output, self._config
-        if not (output / WEIGHTS_NAME).exists():
-            return {}
-        best = load_tokenizer(output / WEIGHTS_NAME, device=resolve_device(config.device))
-        figures, rebuilt = self._judge(best)
-        shown = slice(0, _NUM_DRAWN)
-        picture = draw_reconstructions(
-            config.modality, self._judged[shown], rebuilt[shown], classes=config.classes
-        )
-        picture.save(output / PICTURE)
-        return {
+        report: dict[str, Any] = {
+            "finished": self.fit.finished,
+            "output": str(output),
             "modality": config.modality,
             "steps": self.fit.step,
             "values": self._num_values,
-            "judged": len(self._judged),
-            **{name: round(value, 5) for name, value in figures.items() if name != "score"},
             "failures": dict(self._failures),
         }
+        if not (output / WEIGHTS_NAME).exists():  # stopped before it was first judged
+            return report
+        best = load_tokenizer(output / WEIGHTS_NAME, device=resolve_device(config.device))
+        figures, rebuilt = self._judge(best)
+        shown = slice(0, _NUM_DRAWN)
+        draw_reconstructions(
+            config.modality, self.judged[shown], rebuilt[shown], classes=config.classes
+        ).save(output / PICTURE)
+        rounded = {name: round(value, 5) for name, value in figures.items() if name != "score"}
+        return report | {"judged": len(self.judged), **rounded}
 
     def _measure(self, tokenizer: ImageTokenizer, is_last: bool) -> dict[str, float]:
         """Judge the averaged tokenizer, and keep it as the last and, if it is, as the best one."""
@@ -146,14 +152,14 @@ class TokenizerTraining:
 
     def _judge(self, tokenizer: ImageTokenizer) -> tuple[dict[str, float], NDArray[Any]]:
         steps = self._config.decoding_steps if isinstance(self._config, DiffusionRun) else None
-        return judge(tokenizer, self._config.modality, self._judged, decoding_steps=steps)
+        return judge(tokenizer, self._config.modality, self.judged, decoding_steps=steps)
 
 
 def _read(config: TokenizerRun, progress: Progress) -> tuple[NDArray[np.int64], NDArray[Any], ValueArray]:
     """Rows to train on, values to judge on, and the array of all."""
     raw, kept = config.modality, config.validation
-    files = {f"{i}/{name}": path for i, name, path in _files(config.data, raw)}
-    others = {f"held/{i}/{name}": path for i, name, path in _files(kept, raw)}
+    files = {f"{i}/{name}": path for i, name, path in named_files(config.data, raw)}
+    others = {f"held/{i}/{name}": path for i, name, path in named_files(kept, raw)}
     row = reader_row(raw, config.stored_size, next(iter(files.values())), config.channels)
     classes = config.classes if raw == "semseg" else ()
     array = load_values(
@@ -163,7 +169,7 @@ def _read(config: TokenizerRun, progress: Progress) -> tuple[NDArray[np.int64], 
         classes=classes,
         progress=lambda done, total: progress("read", done, total),
     )
-    held = frozenset(others) or _held_out(array.names, config.held_out)
+    held = frozenset(others) or held_out_items(array.names, config.held_out)
     train, judged = array.split(held)
     if not len(train) or not len(judged):
         raise InputError(
@@ -174,7 +180,8 @@ def _read(config: TokenizerRun, progress: Progress) -> tuple[NDArray[np.int64], 
     return train, central(raw, array.values[rows], config.image_size), array
 
 
-def _files(folders: tuple[Path, ...], raw: str) -> list[tuple[int, str, Path]]:
+def named_files(folders: tuple[Path, ...], raw: str) -> list[tuple[int, str, Path]]:
+    """Files of a modality in several folders: number of the folder, name of the item, file."""
     return [
         (i, name, path)
         for i, folder in enumerate(folders)
@@ -182,7 +189,7 @@ def _files(folders: tuple[Path, ...], raw: str) -> list[tuple[int, str, Path]]:
     ]
 
 
-def _held_out(names: tuple[str, ...], share: float) -> frozenset[str]:
+def held_out_items(names: tuple[str, ...], share: float) -> frozenset[str]:
     """Items at random, one at least; the same ones whenever the files are."""
     items = sorted(set(names))
     count = max(1, round(share * len(items)))
@@ -212,7 +219,7 @@ def _objective(config: TokenizerRun, network: TokenizerConfig) -> Objective[Imag
 
 
 def _run_wordpiece(config: WordPieceRun) -> dict[str, Any]:
-    files = {f"{i}/{name}": path for i, name, path in _files(config.data, "caption")}
+    files = {f"{i}/{name}": path for i, name, path in named_files(config.data, "caption")}
     captions: dict[str, str] = {}
     failures: dict[str, str] = {}
     for name, path in files.items():
@@ -220,7 +227,7 @@ def _run_wordpiece(config: WordPieceRun) -> dict[str, Any]:
             captions[name] = decode_text(read_bytes(path, _MAX_CAPTION_BYTES, str(path)), str(path))
         except InputError as error:
             failures[name] = str(error)
-    held = _held_out(tuple(captions), config.held_out) if captions else frozenset[str]()
+    held = held_out_items(tuple(captions), config.held_out) if captions else frozenset[str]()
     content = train_wordpiece(
         [caption for name, caption in captions.items() if name not in held],
         class_names=config.class_names,
@@ -232,10 +239,12 @@ def _run_wordpiece(config: WordPieceRun) -> dict[str, Any]:
     save_run(config, config.output / CONFIG)
     figures = judge_wordpiece(content, [captions[name] for name in sorted(held)])
     return {
+        "finished": True,
+        "output": str(config.output),
         "modality": "caption",
         "captions": len(captions),
-        **{name: round(value, 5) for name, value in figures.items()},
         "failures": failures,
+        **{name: round(value, 5) for name, value in figures.items()},
     }
 
 

@@ -6,14 +6,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ...errors import ModelError
+from ...errors import CheckpointError, ModelError
 from ..fourm import FourM
 from ..registry import Model, load_model
+from ..tensor_file import TensorFile
 from ..tokenizers.build import ImageTokenizer
 from ..training.lora import Lora, add_lora
 from .backbone import GridInput, TransferEncoder, grid_input, one_channel_input
 from .config import TransferConfig
 from .heads import TransferModel
+
+BEST = "best.safetensors"
+"""The weights that a run keeps, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ def open_backbone(config: TransferConfig, device: str = "auto") -> Backbone:
     Raises:
         ModelError: an unknown model, one that does not read pixels or lacks depth tokens that are asked for,
             or patches that do not fill the image size.
-        CheckpointError: its files cannot be had.
+        CheckpointError: its files cannot be had, or those of the run to start from are of another encoder.
     """
     source = load_model(config.model, spaces=(), device=device, dtype="float32")
     parts = source.parts
@@ -71,6 +75,7 @@ def open_backbone(config: TransferConfig, device: str = "auto") -> Backbone:
         fourm = FourM(parts.config, inputs=names, targets=()).to(parts.device)
     if config.recipe.lora_rank:  # the paper's scale is 1; of which layers it does not say
         torch.manual_seed(config.recipe.seed)
+        fourm.requires_grad_(False)
         add_lora(fourm, Lora(rank=config.recipe.lora_rank, alpha=config.recipe.lora_rank))
     layers = {raw: grid_input(fourm, parts.inputs[raw].name, config.image_size) for raw in raws}
     new = tuple(raw for raw in config.inputs if raw not in raws)
@@ -79,6 +84,8 @@ def open_backbone(config: TransferConfig, device: str = "auto") -> Backbone:
     encoder = TransferEncoder(
         fourm, {raw: layers[raw] for raw in config.inputs}, config.recipe.drop_path
     ).train()
+    if config.start_from is not None:
+        _go_on_from(TensorFile(config.start_from / BEST), encoder, new)
     tokenize = DepthTokens(parts.encoder("depth")) if "depth" in raws else _as_they_are
     return Backbone(encoder, tokenize, new, source)
 
@@ -107,6 +114,20 @@ def parameter_groups(
     return [
         {"params": found, "scale": scale, "weight_decay": decay} for (scale, decay), found in groups.items()
     ]
+
+
+def _go_on_from(file: TensorFile, encoder: TransferEncoder, new: tuple[str, ...]) -> None:
+    """Take the weights of another run's encoder; tables of positions, which depend on the size, stay."""
+    for name, parameter in encoder.named_parameters():
+        stored = file.tensors.get(f"encoder.{name}")
+        if stored is None and name.split(".")[1] in new:
+            continue
+        if stored is None or stored.shape != parameter.shape:
+            raise CheckpointError(
+                f"{file.path} is of another encoder: {name!r} is missing or of another shape."
+            )
+        with torch.no_grad():
+            parameter.copy_(file.read(f"encoder.{name}"))
 
 
 def _as_they_are(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -142,6 +142,7 @@ class TransferConfig(RunConfig):
         out: folder of the result.
         model: a name or a bundle folder.
         init: `random` takes the same network untrained, to compare with.
+        start_from: folder of another run, whose encoder this one goes on from (ImageNet-21K before 1K).
         inputs: what the encoder is given; `rgb` always.
         depth_as: depth enters as the model's own `tokens` (the paper), or as `pixels` through a layer of its
             own, which starts as that of RGB; None takes tokens where the model has them.
@@ -153,6 +154,7 @@ class TransferConfig(RunConfig):
     data: DataConfig
     model: str = "scenes"
     init: Literal["pretrained", "random"] = "pretrained"
+    start_from: FullPath | None = None
     inputs: tuple[Input, ...] = ("rgb",)
     depth_as: Literal["tokens", "pixels"] | None = None
     image_size: int = Field(224, ge=16, le=4096)

@@ -20,14 +20,14 @@ from ..training.fit import step_seed
 from ..training.learning_rate import warmup_cosine
 from ..training.run_files import save_run, write_whole
 from ..training.run_log import RunLog
-from .building import open_backbone, parameter_groups
+from .building import BEST, open_backbone, parameter_groups
 from .config import TransferConfig
 from .feeding import Feed, batch_size, evaluation_batches, mixed, training_batches
 from .goals import Classification, Depth, find_data
 from .heads import TransferModel
 
 SETTINGS, LOG, STATE = "config.yaml", "log.jsonl", "training.ckpt"
-BEST, RESULT = "best.safetensors", "result.json"
+RESULT = "result.json"
 _OF_NO_EFFECT = ("out", "recipe.workers", "recipe.save_every")
 
 Show = Callable[[Mapping[str, Any]], None]
@@ -84,25 +84,30 @@ class TransferRun:
             self._log.rewind(0)
         save_run(config, config.out / SETTINGS)
 
-    def run(self, until: int | None = None) -> dict[str, Any]:
-        """Train to the end, or to step `until`; gives what is written as `result.json` at the end.
+    def run(self, should_stop: Callable[[], bool] | None = None) -> dict[str, Any]:
+        """Train to the end; gives what is written as `result.json` then.
+
+        Args:
+            should_stop: asked after each step; where it says so, the state is kept and the run ends early,
+                with `steps` below that of the whole.
 
         Raises:
             ModelError: the loss is no number any more.
             InputError: a file that turned out to be damaged.
         """
-        stop, recipe = min(self.steps, until or self.steps), self.config.recipe
-        since = time.monotonic()
+        recipe, since, stopped = self.config.recipe, time.monotonic(), False
         devices = [self._device] if self._device.type == "cuda" else []
         with torch.random.fork_rng(devices):
-            batches = training_batches(self._feed, self.step) if self.step < stop else iter(())
-            while self.step < stop:
+            batches = training_batches(self._feed, self.step) if self.step < self.steps else iter(())
+            while self.step < self.steps and not stopped:
                 self._losses.append(self._train_step(*next(batches)))
                 self.step += 1
                 self._show({"stage": "train", "done": self.step, "total": self.steps})
-                last = self.step == self.steps
-                measures = last or self.step % (recipe.evaluate_every * self._per_epoch) == 0
-                if measures or self.step % recipe.save_every == 0 or self.step == stop:
+                stopped = should_stop is not None and should_stop()
+                measures = (
+                    self.step == self.steps or self.step % (recipe.evaluate_every * self._per_epoch) == 0
+                )
+                if measures or stopped or self.step % recipe.save_every == 0:
                     self._seconds, since = self._seconds + time.monotonic() - since, time.monotonic()
                     if measures:
                         self._measure()
@@ -193,12 +198,13 @@ class TransferRun:
             "metric": self.goal.metric,
             "best": self.best,
             "steps": self.step,
+            "finished": self.step == self.steps,
             "samples": {"train": len(self._feed.samples), "val": len(self._val.samples)},
             "parameters": sizes,
             "seconds": round(self._seconds, 1),
             "license": self._source.license,
         }
-        if self.step == self.steps:
+        if result["finished"]:
             write_whole(self.config.out / RESULT, (json.dumps(result, indent=2) + "\n").encode())
         return result
 

@@ -14,12 +14,12 @@ from ...errors import CheckpointError, InputError
 from ..inputs import normalize_pixels
 from ..tensor_file import TensorFile
 from .augment import cut
-from .building import Backbone, open_backbone
+from .building import BEST, Backbone, open_backbone
 from .config import TransferConfig, read_config
 from .feeding import PADDING, standard_depth
 from .goals import Classification, Depth, Goal, Segmentation
 from .heads import TransferModel
-from .running import BEST, SETTINGS
+from .running import SETTINGS
 
 
 @dataclass(frozen=True)

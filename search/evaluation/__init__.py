@@ -2,6 +2,7 @@
 
 from .asked import Retrieval, evaluate_retrieval
 from .check import Agreement, CheckReport, CheckSettings, Finding, check_collection
+from .contents import Failure
 from .index import IndexEvaluation, IndexQuality, IndexSettings, evaluate_index
 from .ranks import Figures, Gap, Interval
 from .report import Ceiling, Cell, Choice, Kind, RetrievalReport
@@ -14,6 +15,7 @@ __all__ = [
     "CheckReport",
     "CheckSettings",
     "Choice",
+    "Failure",
     "Figures",
     "Finding",
     "Gap",

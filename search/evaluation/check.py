@@ -17,20 +17,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ...errors import QueryError
 from ..engine import SearchEngine
-from ..ranking import Floats, Ints, likelihood, likelihood_table
-from .contents import Contents, Failure, Inputs, Report
-from .ranks import TIE
-
-if TYPE_CHECKING:
-    from ...model import Embedder, Embeddings
+from ..ranking import Floats
+from .contents import Contents, Failure, Report
+from .pairs import Gatherer, Pairs
 
 _BATCH = 16
 _BLOCK = 1000
@@ -41,8 +37,9 @@ _MAD = 1.4826
 """Times the median absolute deviation: the standard deviation, of normal values."""
 
 _LEAST_LIKELIHOOD, _LEAST_PLACE = 1e-3, 1.5
-"""Deviations below which values are alike; the places' is a factor of 4.5: where nearly all items are in first
-place, third is no fault."""
+"""Deviations below which values are alike. That of places, logarithms, is a factor of 4.5: where nearly all
+items are in first place, third is no fault.
+"""
 
 
 @dataclass(frozen=True)
@@ -172,11 +169,11 @@ def check_collection(
             code="query.modality",
         )
     order = np.random.default_rng(settings.seed).permutation(snapshot.num_items)[: settings.limit]
-    pairs: dict[str, _Pairs] = {}
-    references: dict[str, _Pairs] = {}
+    pairs: dict[str, Pairs] = {}
+    references: dict[str, Pairs] = {}
     for block in range(0, len(order), _BLOCK):
         ordinals = order[block : block + _BLOCK]
-        found = _Gatherer(model.embedder)
+        found = Gatherer(model.embedder)
         for at in range(0, len(ordinals), _BATCH):
             batch = ordinals[at : at + _BATCH]
             found.add(batch, contents.read(batch, modalities))
@@ -218,7 +215,7 @@ def _finding(id: str, agreements: Mapping[str, Agreement]) -> Finding:
 
 
 def _notes(
-    pairs: Mapping[str, _Pairs], usable: Mapping[str, _Pairs], by_item: Mapping[int, Mapping[str, Agreement]]
+    pairs: Mapping[str, Pairs], usable: Mapping[str, Pairs], by_item: Mapping[int, Mapping[str, Agreement]]
 ) -> list[str]:
     notes = [
         f"Only {len(each.ordinals)} items have {name}: too few to say what is usual."
@@ -237,101 +234,7 @@ def _notes(
     return notes
 
 
-@dataclass(eq=False)
-class _Pairs:
-    """Two predictions for every item that has a modality: from it alone, and from its rest.
-
-    Args:
-        ordinals: (n,) items.
-        alone: (n, D) float32, the vectors of all spaces side by side, each space of the same weight.
-        rest: likewise.
-        likelihood: (n,) agreement of tokens.
-        cosine: (n,) of alone and rest.
-    """
-
-    ordinals: Ints
-    alone: Floats
-    rest: Floats
-    likelihood: Floats
-    cosine: Floats
-    place_of_item: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    place_of_content: Ints = field(default_factory=lambda: np.empty(0, np.int64))
-    num_compared: int = 0
-
-    def compare(self, reference: _Pairs) -> None:
-        """Find the places of all items here among those of a reference."""
-        others = self.ordinals[:, None] != reference.ordinals[None]
-        own = self.cosine[:, None] + TIE
-        self.place_of_item = 1 + ((self.alone @ reference.rest.T > own) & others).sum(1)
-        self.place_of_content = 1 + ((self.rest @ reference.alone.T > own) & others).sum(1)
-        self.num_compared = len(reference.ordinals)
-
-    def joined(self, more: _Pairs) -> _Pairs:
-        """Both, without vectors, which have served."""
-        nothing = np.empty((0, 0), np.float32)
-        return _Pairs(
-            np.concatenate([self.ordinals, more.ordinals]),
-            nothing,
-            nothing,
-            np.concatenate([self.likelihood, more.likelihood]),
-            np.concatenate([self.cosine, more.cosine]),
-            np.concatenate([self.place_of_item, more.place_of_item]),
-            np.concatenate([self.place_of_content, more.place_of_content]),
-            self.num_compared,
-        )
-
-
-class _Gatherer:
-    """Asks the model for both predictions of every modality of items, and keeps what they give."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        self._embedder = embedder
-        self._rows: dict[str, list[tuple[int, NDArray[Any], NDArray[Any], float]]] = {}
-
-    def add(self, ordinals: Ints, items: Sequence[Inputs]) -> None:
-        """Predict for a batch; an item with one modality has nothing to be compared with."""
-        requests: list[Inputs] = []
-        row_of: dict[tuple[int, frozenset[str]], int] = {}
-        wanted: list[tuple[int, str, int, int]] = []
-        for i, inputs in enumerate(items):
-            for name in inputs if len(inputs) > 1 else ():
-                both = ({name}, set(inputs) - {name})
-                for names in both:
-                    if (i, frozenset(names)) not in row_of:  # of two modalities, each is the other's rest
-                        row_of[i, frozenset(names)] = len(requests)
-                        requests.append({each: inputs[each] for each in inputs if each in names})
-                alone, rest = (row_of[i, frozenset(names)] for names in both)
-                wanted.append((int(ordinals[i]), name, alone, rest))
-        if not requests:
-            return
-        found = self._embedder.embed(requests, log_probs=True)
-        joined = np.concatenate([each.vectors for each in found.values()], axis=1) / np.sqrt(len(found))
-        for ordinal, name, alone, rest in wanted:
-            said = _mutual_likelihood(found, alone, rest)
-            self._rows.setdefault(name, []).append((ordinal, joined[alone], joined[rest], said))
-
-    def pairs(self) -> dict[str, _Pairs]:
-        """What was gathered, by modality."""
-        found: dict[str, _Pairs] = {}
-        for name, rows in self._rows.items():
-            ordinals, alone, rest, said = zip(*rows, strict=True)
-            alone, rest = np.stack(alone), np.stack(rest)
-            cosine = np.vecdot(alone, rest)
-            found[name] = _Pairs(np.array(ordinals), alone, rest, np.array(said), cosine)
-        return found
-
-
-def _mutual_likelihood(found: Mapping[str, Embeddings], one: int, other: int) -> float:
-    """How probable the tokens of either row are under the other, mean over spaces and both ways."""
-    total = 0.0
-    for space in found.values():
-        assert space.log_probs is not None
-        for a, b in ((one, other), (other, one)):
-            total += float(likelihood(likelihood_table(space.log_probs[a]), space.tokens[b][None])[0])
-    return total / (2 * len(found))
-
-
-def _agreements(pairs: Mapping[str, _Pairs]) -> dict[int, dict[str, Agreement]]:
+def _agreements(pairs: Mapping[str, Pairs]) -> dict[int, dict[str, Agreement]]:
     """By item and modality."""
     found: dict[int, dict[str, Agreement]] = {}
     for name, each in pairs.items():

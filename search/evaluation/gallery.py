@@ -11,7 +11,7 @@ from ...storage import Snapshot
 from ..ranking import Evidence, Floats, Ints, Scoring, directions, joint_tables, terms_of
 
 _ITEMS_PER_BLOCK = 16_384
-_KEPT_BYTES = 1 << 29
+_KEPT_BYTES = 1 << 28
 """A view whose vectors take less is read once, a larger one again for every batch of queries."""
 
 

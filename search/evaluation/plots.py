@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ...errors import InputError
+from ...errors import AnyseekError, InputError
+from ..engine import SearchEngine, content_of
+from .check import CheckReport
 from .index import CUTS, IndexEvaluation, IndexQuality
 from .report import RetrievalReport
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
 _DPI = 150
 _MIX, _BEST, _PART, _INK = "#1f6f8b", "#e07a3f", "#c9ccd1", "#222222"
@@ -90,7 +94,7 @@ def draw_gaps(report: RetrievalReport) -> Figure:
         top = y
         for name, r1, interval, color in rows:
             left.barh(y, r1, color=color, height=0.78)
-            left.plot([interval.low, interval.high], [y, y], color=_INK, lw=1.6, solid_capstyle="butt")
+            left.plot([interval.low, interval.high], [y, y], color=_INK, lw=1.4, marker="|", ms=6)
             left.text(interval.high + 0.012, y, f"{r1:.2f}", va="center", fontsize=9)
             ticks.append((y, name))
             y += 1
@@ -124,8 +128,9 @@ def draw_index(report: IndexEvaluation) -> Figure:
         _draw_recall(left, index)
         _draw_latency(right, index)
     grid[0][0].set_title("recall@k against exact search", loc="left", fontsize=10)
-    grid[0][1].set_title(
-        "milliseconds, k = 10: median and 95 % (thin: 99 %); dashed: bare FAISS call", loc="left", fontsize=10
+    grid[-1][0].legend(fontsize=8, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.2))
+    grid[-1][1].set_xlabel(
+        "milliseconds for k = 10: median, to 95 %, thin to 99 %; dashed: the bare FAISS call"
     )
     figure.suptitle(
         f"{report.collection}: {report.num_items:,} items, {report.generation_bytes / 2**20:,.1f} MiB",
@@ -145,10 +150,9 @@ def _draw_recall(axes: Axes, index: IndexQuality) -> None:
     for x, share in [*zip(at - 0.2, unfiltered, strict=True), *zip(at + 0.2, worst, strict=True)]:
         axes.text(x, share + 0.02, f"{share:.3f}".rstrip("0").rstrip("."), ha="center", fontsize=8)
     axes.set_xticks(at, [f"k = {k}" for k in CUTS])
-    axes.set_ylim(0, 1.25)
+    axes.set_ylim(0, 1.3)
     axes.set_yticks([0, 0.5, 1])
     axes.set_ylabel(f"{index.space.removesuffix('_global')}\n{index.view}", fontsize=9)
-    axes.legend(fontsize=7, frameon=False, ncols=2, loc="upper right", borderaxespad=0)
     _plain(axes)
 
 
@@ -164,10 +168,37 @@ def _draw_latency(axes: Axes, index: IndexQuality) -> None:
     axes.set_ylim(len(index.searches) - 0.5, -0.5)
     axes.set_xscale("log")
     text = f"{index.num_rows:,} vectors, {index.ratio:.2f} x bare"
-    axes.text(0.99, 0.06, text, transform=axes.transAxes, ha="right", fontsize=8, color=_INK)
+    axes.set_title(text, loc="right", fontsize=8, color=_INK, pad=2)
     _plain(axes)
 
 
 def _plain(axes: Axes) -> None:
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
+
+
+def draw_findings(engine: SearchEngine, report: CheckReport, *, num: int = 12) -> Image.Image:
+    """The worst findings as pictures, everything that each item has side by side.
+
+    Raises:
+        InputError: there is none to draw.
+    """
+    from ...model import draw_overview, shown_value
+
+    if not report.findings:
+        raise InputError("There is no finding to draw.")
+    model, snapshot = engine.model(report.collection), engine.store.snapshot(report.collection)
+    findings = report.findings[:num]
+    items = {item.id: item for item in snapshot.items([finding.id for finding in findings])}
+    rows: list[dict[str, Any]] = []
+    names: list[str] = []
+    for place, finding in enumerate(findings, 1):
+        row: dict[str, Any] = {}
+        for asset in items[finding.id].assets if finding.id in items else ():
+            if asset.modality in finding.modalities:
+                content = content_of(asset, engine.store.assets)
+                with suppress(AnyseekError):  # gone since it was checked: its place stays empty
+                    row[asset.modality] = shown_value(model, asset.modality, cast("Any", content))
+        rows.append(row)
+        names.append(f"{place}. {finding.id}: {finding.suspect}? ({finding.disagreement:.1f})")
+    return draw_overview(rows, title=report.collection, names=names, classes=model.parts.classes, size=200)

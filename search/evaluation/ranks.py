@@ -21,6 +21,7 @@ TIE = 2e-6
 
 CUTS = (1, 5, 10)
 NUM_RESAMPLES = 2000
+_DRAWN_AT_ONCE = 1 << 20
 _CONFIDENCE = 95
 
 
@@ -137,8 +138,10 @@ def resampled(values: Sequence[Floats], seed: int) -> list[Floats]:
     random = np.random.default_rng((seed, num))
     stacked = np.stack([np.asarray(each, np.float64) for each in values], axis=1)
     means = np.empty((NUM_RESAMPLES, len(values)))
-    for i in range(NUM_RESAMPLES):
-        means[i] = stacked[random.integers(0, num, num)].mean(0)
+    size = max(1, _DRAWN_AT_ONCE // num)
+    for start in range(0, NUM_RESAMPLES, size):
+        stop = min(start + size, NUM_RESAMPLES)
+        means[start:stop] = stacked[random.integers(0, num, (stop - start, num))].mean(1)
     return list(means.T)
 
 

@@ -5,9 +5,9 @@ bring more than one modality, or other files to ask with.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
@@ -16,10 +16,11 @@ from ..composition import Composed
 from ..engine import SearchEngine
 from ..ranking import SCORINGS, Evidence, Ints
 from .asking import DECODINGS, Setting, Way, ask
-from .contents import Contents, Inputs, QueryFiles, Report
+from .ceiling import Truth, find_ceilings
+from .contents import Contents, QueryFiles, Report
 from .gallery import Gallery
 from .ranks import Figures, Gap, Place, figures_of, gap_of, place_of
-from .report import Aspect, Ceiling, Cell, Choice, Kind, RetrievalReport
+from .report import Aspect, Cell, Choice, Kind, RetrievalReport
 
 if TYPE_CHECKING:
     from ...model import Model
@@ -39,18 +40,6 @@ _BATCH = 32
 _FULL_PICTURE = "rgb"
 _COMPOSITIONS: tuple[Composed, ...] = ("joint", "guided", "late")
 _Alternative: TypeAlias = tuple[Aspect, str, Setting]
-
-
-class Truth(Protocol):
-    """The part of a `TeacherEmbedder` that is called here."""
-
-    def predicted_spaces(self, modalities: Sequence[str]) -> Sequence[str]:
-        """The spaces in which an item with these modalities has no true vector."""
-        ...
-
-    def embed(self, items: Sequence[Inputs]) -> Mapping[str, Any]:
-        """Vectors of items by space."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -112,7 +101,9 @@ def evaluate_collection(
     kinds = [run.prepared(modalities) for modalities in run.kinds]
     for kind in kinds:
         run.ask(kind)
-    ceilings, why_not = run.ceilings(truth)
+    ceilings, why_not = find_ceilings(
+        truth, run.contents, run.galleries, snapshot, settings.limit, settings.seed, progress
+    )
     return RetrievalReport(
         collection=collection,
         model=snapshot.collection.model,
@@ -160,7 +151,7 @@ class _Run:
             self.snapshot.num_rows(view)  # refuses one that is not there
         self.kinds = self._choose_kinds()
         self._draw()
-        self._galleries = {view: Gallery(self.snapshot, view) for view in self.views}
+        self.galleries = {view: Gallery(self.snapshot, view) for view in self.views}
 
     def _choose_kinds(self) -> list[tuple[str, ...]]:
         known = self.contents.modalities
@@ -181,7 +172,8 @@ class _Run:
         return [*((name,) for name in alone), *dict.fromkeys(mix for mix in mixes if len(mix) > 1)]
 
     def _draw(self) -> None:
-        """The items asked for with each kind; those of a mix are asked for with its parts too."""
+        """The items asked for with each kind, and more for parts of mixes, to compare on the same items."""
+        self._more: dict[tuple[str, ...], Ints] = {}
         order = np.random.default_rng(self.settings.seed).permutation(self.snapshot.num_items)
         for kind in self.kinds:
             found = order[self.contents.having(kind)[order]][: self.settings.limit]
@@ -194,7 +186,7 @@ class _Run:
         for kind in self.kinds:
             for part in kind if len(kind) > 1 else ():
                 more = np.setdiff1d(self.asked[kind], self.asked[part,])
-                self.asked[part,] = np.concatenate([self.asked[part,], more])
+                self._more[part,] = np.union1d(self._more.get((part,), more), more)
                 for ordinal in more.tolist():
                     self.right[part, ordinal] = self.contents.twins([part], ordinal)
 
@@ -221,13 +213,16 @@ class _Run:
         by_way: dict[Way, list[Setting]] = {}
         for setting in dict.fromkeys(settings):
             by_way.setdefault(setting.way, []).append(setting)
-        ordinals = self.asked[tuple(kind.modalities)]
+        modalities = tuple(kind.modalities)
+        ordinals = np.concatenate(
+            [self.asked[modalities], self._more.get(modalities, self.asked[modalities][:0])]
+        )
         for start in range(0, len(ordinals), _BATCH):
             batch = ordinals[start : start + _BATCH]
-            read = self.contents.read(batch, kind.modalities)
-            whole = [i for i, inputs in enumerate(read) if len(inputs) == len(kind.modalities)]
+            read = self.contents.read(batch, modalities)
+            whole = [i for i, inputs in enumerate(read) if len(inputs) == len(modalities)]
             for way, of_way in by_way.items() if whole else ():
-                items = [{name: read[i][name] for name in kind.modalities} for i in whole]
+                items = [{name: read[i][name] for name in modalities} for i in whole]
                 evidence = ask(self.model.embedder, items, way, self.settings.seed)
                 for setting in of_way:
                     self._rank(kind.name, setting, batch[whole], evidence)
@@ -237,7 +232,7 @@ class _Run:
         self, name: str, setting: Setting, ordinals: Ints, evidence: Sequence[Sequence[Evidence]]
     ) -> None:
         weights = setting.space_weights(self.spaces)
-        scores = self._galleries[setting.view].scores(evidence, weights, setting.scoring)
+        scores = self.galleries[setting.view].scores(evidence, weights, setting.scoring)
         places = self.places.setdefault((name, setting), {})
         for ordinal, of_query in zip(ordinals.tolist(), scores, strict=True):
             if np.isfinite(of_query[ordinal]):  # else the item itself has no vector in this view
@@ -258,13 +253,14 @@ class _Run:
             found.append(("composition", composed, Setting(view, Way(composed))))
         return found
 
-    def _figures(self, name: str, setting: Setting) -> Figures | None:
-        places = self.places.get((name, setting))
-        return figures_of(list(places.values()), self.settings.seed) if places else None
+    def _figures(self, kind: Kind, setting: Setting) -> Figures | None:
+        found = self.places.get((kind.name, setting), {})
+        places = [found[o] for o in self.asked[tuple(kind.modalities)].tolist() if o in found]
+        return figures_of(places, self.settings.seed) if places else None
 
     def cells(self, kind: Kind) -> list[Cell]:
         return [
-            Cell(kind.name, view, self.is_own(kind.modalities, view), self._figures(kind.name, Setting(view)))
+            Cell(kind.name, view, self.is_own(kind.modalities, view), self._figures(kind, Setting(view)))
             for view in self.views
         ]
 
@@ -272,7 +268,7 @@ class _Run:
         return [
             Choice(kind.name, kind.view, aspect, choice, figures)
             for aspect, choice, setting in self._alternatives(kind)
-            if (figures := self._figures(kind.name, setting)) is not None
+            if (figures := self._figures(kind, setting)) is not None
         ]
 
     def gap(self, kind: Kind) -> Gap | None:
@@ -290,57 +286,6 @@ class _Run:
             {name: [places[o] for o in shared] for name, places in parts.items()},
             self.settings.seed,
         )
-
-    def ceilings(self, truth: Truth | None) -> tuple[list[Ceiling], list[str]]:
-        """What true vectors reach, of pictures where teachers see them, and of items that bring some."""
-        bringing = [name for name in (*self.spaces, _FULL_PICTURE) if name in self.contents.modalities]
-        told = {
-            (name, space)
-            for name in bringing
-            for space in self.spaces
-            if truth is not None and space not in truth.predicted_spaces([name])
-        }
-        if truth is None or not told:
-            return [], [
-                "No ceiling: items bring no vectors of a teacher (dinov2_global, imagebind_global), and no "
-                "teacher was named that would see their pictures."
-            ]
-        found: list[Ceiling] = []
-        for name in bringing:
-            spaces = [space for space in self.spaces if (name, space) in told]
-            if spaces:
-                found += self._ceilings_of(name, spaces, truth)
-        return found, []
-
-    def _ceilings_of(self, name: str, spaces: Sequence[str], truth: Truth) -> list[Ceiling]:
-        order = np.random.default_rng(self.settings.seed).permutation(self.snapshot.num_items)
-        ordinals = order[self.contents.having([name])[order]][: self.settings.limit]
-        places: dict[tuple[str, str], list[Place]] = {}
-        for start in range(0, len(ordinals), _BATCH):
-            batch = ordinals[start : start + _BATCH]
-            read = self.contents.read(batch, [name])
-            whole = [i for i, inputs in enumerate(read) if inputs]
-            embedded = truth.embed([read[i] for i in whole]) if whole else {}
-            for space in spaces if whole else ():
-                evidence = [[Evidence((0,), 1.0, {space: v}, {})] for v in embedded[space].vectors]
-                for view in self.views:
-                    scores = self._galleries[view].scores(evidence, {space: 1.0}, "cosine")
-                    for ordinal, of_query in zip(batch[whole].tolist(), scores, strict=True):
-                        if np.isfinite(of_query[ordinal]):
-                            right = self.contents.twins([name], ordinal)
-                            places.setdefault((space, view), []).append(place_of(of_query, right))
-            self._tell(f"ceiling {name}", start + len(batch), len(ordinals))
-        predicted = self.snapshot.collection.gallery == "predicted"
-        return [
-            Ceiling(
-                name,
-                space,
-                view,
-                self.contents.is_own(name) and (not predicted or self.is_own([name], view)),
-                figures_of(found, self.settings.seed),
-            )
-            for (space, view), found in places.items()
-        ]
 
     def notes(self, kinds: Sequence[Kind]) -> list[str]:
         notes: list[str] = []

@@ -21,6 +21,8 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 Content = bytes | str
 SIDE = 96
 TARGET = "dinov2_global"  # a single pass

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 
 Run = Callable[..., Result]
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 
 @pytest.fixture
 def photos(scenes: Path, tmp_path: Path) -> Path:
@@ -81,6 +83,8 @@ def test_what_cannot_be_is_said(
     save_file({"x": torch.zeros(1)}, other)
     words = [option.format(pickle=pickle, other=other) for option in options]
     result = run("index", photos, "--to", "p", "--model", any_bundle, *words)
+    told = "Licence of the teacher imagebind: CC-BY-NC-4.0" in result.stderr
+    assert told == any("imagebind" in word for word in words)
     assert result.exit_code == code, result.output
     assert message in " ".join(result.stderr.split())
 

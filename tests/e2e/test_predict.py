@@ -21,7 +21,7 @@ from PIL import Image
 QUICK = ("depth", "semseg", "clip", "color_palette", "dinov2_global")
 Opened = tuple[Library, TestClient]
 
-pytestmark = pytest.mark.usefixtures("any_library")
+pytestmark = pytest.mark.usefixtures("quick_predictions", "any_library")
 
 
 @pytest.fixture
@@ -40,7 +40,9 @@ def predict(*words: object) -> Result:
     return result
 
 
-def test_files_are_named_after_their_photos_and_can_be_given_back(photos: Path, tmp_path: Path) -> None:
+def test_files_are_named_after_their_photos_and_can_be_given_back(
+    photos: Path, tmp_path: Path, any_bundle: Path
+) -> None:
     out = tmp_path / "new" / "out"
     result = predict(photos / "one.png", photos / "two.png", "--to", ",".join(QUICK), "--out", out, "--json")
     assert result.exit_code == 0, result.output
@@ -48,7 +50,7 @@ def test_files_are_named_after_their_photos_and_can_be_given_back(photos: Path, 
     names = {f"{item}.{raw}" for item in ("one", "two") for raw in QUICK}
     assert {path.stem for path in out.iterdir()} == {*names, "overview"}
     assert {Path(path).stem for files in told["files"].values() for path in files.values()} == names
-    assert (told["model"], told["license"], told["errors"]) == (told["model"], "Apache-2.0", {})
+    assert (told["model"], told["license"], told["errors"]) == (str(any_bundle), "Apache-2.0", {})
     with Image.open(out / "overview.png") as sheet:
         assert sheet.width > sheet.height / 4
     again = predict("--depth", out / "one.depth.png", "--to", "dinov2_global", "--out", tmp_path / "b")

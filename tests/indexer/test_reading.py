@@ -90,7 +90,11 @@ def test_a_broken_part_costs_only_itself(
 
 
 def test_a_map_of_another_view_than_its_photo_is_listed(
-    tmp_path: Path, picture: Callable[..., Path], model: Any, read_one: Callable[[Path], ReadItem]
+    tmp_path: Path,
+    picture: Callable[..., Path],
+    model: Any,
+    assets: Assets,
+    read_one: Callable[[Path], ReadItem],
 ) -> None:
     model.inputs = ("rgb", "depth", "normal", "semseg")
     model.embedder.read = lambda *_: np.zeros(1)
@@ -102,6 +106,11 @@ def test_a_map_of_another_view_than_its_photo_is_listed(
     assert failures(read) == [("depth", "input.invalid")]
     assert "60 x 80 pixels, but the photo has 80 x 60" in read.errors[0].message
     assert [asset.modality for asset in read.item.assets] == ["rgb", "normal", "semseg"]
+    paths = {"rgb": tmp_path / "a.jpg", "depth": tmp_path / "a.depth.png"}
+    for contents in (paths, {raw: path.read_bytes() for raw, path in paths.items()}):
+        new = ItemReader(model, assets, "added").read_new(NewItem("a", contents))
+        assert failures(new) == [("depth", "input.invalid")]
+        assert [asset.modality for asset in new.item.assets] == ["rgb"]
 
 
 def test_the_signature_tells_what_failed(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,12 @@ import torch
 from anyseek.model import Model, load_model
 from anyseek.model.checkpoint import save_checkpoint
 from anyseek.model.fourm import FourM
+from anyseek.model.modalities import Modality
 from anyseek.model.presets import FourMConfig
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
-from anyseek.model.training.vocabulary import build_vocabulary
+from anyseek.model.tokenizers.text import TextTokenizer
+from anyseek.model.training.token_data import TokenData
+from anyseek.model.training.vocabulary import build_vocabulary, table_sizes
 from anyseek.model.values import INSTANCE, PERSON
 
 INPUTS = ("rgb@32", "caption", "det", "metadata", "color_palette")
@@ -132,3 +136,52 @@ def draw_instances(random: np.random.Generator, count: int) -> np.ndarray:
     found["box"] = np.sort(random.integers(0, 224, (count, 2, 2)), axis=1).reshape(count, 4)
     found["mask"] = random.integers(0, 2, (count, 64, 64))
     return found
+
+
+@dataclass(frozen=True)
+class TinyTraining:
+    """A model of four modalities and samples of them, as training takes them."""
+
+    config: FourMConfig
+    text: TextTokenizer
+    data: TokenData
+
+    @property
+    def rows(self) -> dict[str, Modality]:
+        return {name: self.config.modality(name) for name in self.config.domains_in}
+
+
+@pytest.fixture(scope="session")
+def tiny_training() -> TinyTraining:
+    return make_tiny_training()
+
+
+def make_tiny_training() -> TinyTraining:
+    vocabulary = build_vocabulary(["a red cube stands behind a small dog"], ["dog"])
+    text, sizes = TextTokenizer(vocabulary), table_sizes(vocabulary)
+    names = ("rgb@32", "tok_depth@32", "caption", "metadata")
+    config = FourMConfig(
+        names,
+        names[1:],
+        dim=32,
+        num_heads=2,
+        encoder_depth=2,
+        decoder_depth=2,
+        patch_size=8,
+        vocab_overrides={"tok_depth@32": 16} | {name: sizes[name] for name in ("caption", "metadata")},
+    )
+    random, count = np.random.default_rng(0), 40
+    captions = np.zeros((count, 1, 2, 9), np.int16)
+    for row in captions.reshape(-1, 9):
+        length = random.integers(3, 9)
+        row[:length] = random.integers(40, 60, length)
+    statistics = [text.encode(f"v1=10 v0={n} v1=11 v0={n + 1} v1=12 v0={n + 2}") for n in range(count)]
+    data = TokenData(
+        {
+            "rgb@32": random.integers(1, 256, (count, 2, 32, 32, 3), np.uint8),
+            "tok_depth@32": random.integers(0, 16, (count, 2, 1, 16)).astype(np.int16),
+            "caption": captions,
+            "metadata": np.stack(statistics).astype(np.int16)[:, None, None],
+        }
+    )
+    return TinyTraining(config, text, data)

@@ -3,6 +3,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,9 +134,9 @@ def test_trailing_times_take_a_step_more_where_they_do_not_fit() -> None:
     assert len(sampling_times(30, 1000)) == 31
 
 
-@pytest.mark.parametrize("num_steps", [0, -1, 1001])
-def test_useless_numbers_of_steps_are_refused(num_steps: int) -> None:
-    with pytest.raises(InputError, match=rf"1\.\.1000, got {num_steps}"):
+@pytest.mark.parametrize("num_steps", [0, -1, 1001, 2.5, "many"])
+def test_useless_numbers_of_steps_are_refused(num_steps: Any) -> None:
+    with pytest.raises(InputError, match=rf"1\.\.1000, got {num_steps!r}"):
         sampling_times(num_steps, 1000)
     with pytest.raises(InputError, match="Known: trailing, leading, linspace"):
         sampling_times(10, 1000, "sideways")  # type: ignore[arg-type]

@@ -10,9 +10,10 @@ from anyseek.errors import QueryError
 from anyseek.model.drafts import ControlIds, Draft
 from anyseek.model.fourm import FourM
 from anyseek.model.generate import Generator
-from anyseek.model.instances import PLAN, TARGET, merge, merge_answers, predict_instances, write_answers
+from anyseek.model.instances import PLAN, TARGET, Instance, merge, merge_answers, write_answers
 from anyseek.model.presets import FourMConfig
 from anyseek.model.tokenizers.instances import InstanceCode, PointInstances, grid_points, instances_to_string
+from anyseek.model.tokenizers.parsed import parse_sequence
 from anyseek.model.tokenizers.text import TextTokenizer
 from anyseek.model.training.vocabulary import build_vocabulary
 from torch import Tensor
@@ -70,9 +71,14 @@ class ScriptedGenerator:
         return [InstanceCode((box[0] + x % 3, *box[1:]), (950,) * 16) for box in boxes]
 
 
+def merged(ids: np.ndarray) -> list[Instance]:
+    answers: Any = parse_sequence(TARGET, ids, TEXT).value
+    return merge_answers(answers or [], DiscTokenizer())
+
+
 def find(**options: Any) -> Any:
     generator: Any = ScriptedGenerator()
-    found = predict_instances(generator, {}, TEXT, DiscTokenizer(), **options)
+    found = merged(write_answers(generator, {}, TEXT, **options))
     return found, generator.asked
 
 
@@ -147,6 +153,6 @@ def test_random_models_give_something_or_nothing_but_no_exception() -> None:
     generator = Generator(FourM(config).eval(), ControlIds.of(TEXT))
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
     steps: list[Any] = []
-    found = predict_instances(generator, {"rgb@32": picture}, TEXT, DiscTokenizer(), progress=steps.append)
+    found = merged(write_answers(generator, {"rgb@32": picture}, TEXT, progress=steps.append))
     assert all(one.mask.any() for one in found)
     assert 1 <= len(steps) <= (PLAN.max_tokens or 0)

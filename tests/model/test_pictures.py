@@ -272,13 +272,17 @@ def test_text_that_does_not_fit_ends_in_dots() -> None:
     assert all(text.font.getlength(line) <= 100 for line in lines)
     assert text.wrap("one two", 500, 4) == ["one two"]
     assert text.wrap("a\nb\nc", 500, 2)[-1].endswith("...")
+    assert text.cut_start("short", 100) == "short"
+    assert text.cut_start("folder/" * 300 + "harbour", 100).endswith("/harbour")
+    assert text.cut_start("folder/" * 300 + "harbour", 100).startswith("...")
 
 
 @pytest.mark.parametrize("words", [TALE, "\ud800" * 100, "あ" * 500, "", "\n" * 50])
 def test_no_text_breaks_the_lettering(words: str) -> None:
     text = Lettering(11)
     assert all(text.font.getlength(line) <= 90 for line in text.wrap(words, 90, 5))
-    assert text.font.getlength(text.cut(words, 90)) <= 90
+    for line in (text.cut(words, 90), text.cut_start(words, 90)):
+        assert text.font.getlength(line) <= 90
 
 
 def test_value_that_could_not_be_read_gives_the_reason_on_a_plain_square() -> None:

@@ -25,6 +25,8 @@ GRIDS = ("normal", "depth", "semseg", "clip", "dinov2", "imagebind", "sam_edge",
 TEXTS = ("caption", "det", "metadata", "color_palette", "human_poses")
 GLOBALS = ("dinov2_global", "imagebind_global")
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 
 def open_parts(folder: Path) -> ModelParts:
     return ModelParts(ModelSource.from_folder(folder), torch.device("cpu"), torch.float32)
@@ -98,7 +100,7 @@ def test_rgb_comes_out_of_anything_and_of_nothing(predictor: ModalityPredictor) 
 
 
 def test_no_items_give_nothing(predictor: ModalityPredictor) -> None:
-    assert predictor.predict([], ["depth"]) == []
+    assert predictor.predict([], ["depth", "dinov2_global", "caption", "sam_instance"]) == []
 
 
 # --- seeds and batches
@@ -107,12 +109,13 @@ def test_no_items_give_nothing(predictor: ModalityPredictor) -> None:
 def test_seed_decides_and_the_batch_does_not(predictor: ModalityPredictor) -> None:
     items: list[dict[str, np.ndarray]] = [{"rgb": RGB}, {"depth": DEPTH}, {"rgb": 255 - RGB}, {}]
     to = ["clip", "normal", "color_palette"]
-    together = predictor.predict(items, to, seed=[3, 4, 5, 6], temperature=1.0, **FEW)
+    settings: dict[str, Any] = {"temperature": 1.0, "num_steps": 3, **FEW}
+    together = predictor.predict(items, to, seed=[3, 4, 5, 6], **settings)
     for item, seed, expected in zip(items, [3, 4, 5, 6], together, strict=True):
-        (alone,) = predictor.predict([item], to, seed=seed, temperature=1.0, **FEW)
+        (alone,) = predictor.predict([item], to, seed=seed, **settings)
         assert same(alone, expected)
         assert np.allclose(alone["normal"].value, expected["normal"].value, atol=1)  # type: ignore[arg-type]
-    (other,) = predictor.predict(items[:1], to, seed=9, temperature=1.0, **FEW)
+    (other,) = predictor.predict(items[:1], to, seed=9, **settings)
     assert not same(other, together[0])
 
 
@@ -155,10 +158,12 @@ def test_every_stage_is_told(predictor: ModalityPredictor) -> None:
     assert max(done for stage, done, _ in steps_told(predictor, ["depth"], diffusion_steps=4)) == 4
 
 
-def test_passes_for_instances_of_several_items_are_told_as_one_stage(predictor: ModalityPredictor) -> None:
+def test_passes_for_instances_of_several_items_are_told_as_one_stage(
+    predictor: ModalityPredictor, quick_predictions: int
+) -> None:
     told: list[tuple[str, int, int]] = []
     predictor.predict([{"rgb": RGB}] * 2, ["sam_instance"], progress=lambda *step: told.append(step))
-    assert {(stage, total) for stage, _, total in told} == {("predict sam_instance", 580)}
+    assert {(stage, total) for stage, _, total in told} == {("predict sam_instance", 2 * quick_predictions)}
     assert [done for _, done, _ in told] == sorted({done for _, done, _ in told})
 
 
@@ -199,6 +204,8 @@ def test_settings_reach_their_targets(predictor: ModalityPredictor) -> None:
         (["depth"], {"top_p": 7}, QueryError, "top_p must be"),
         (["depth"], {"seed": -1}, QueryError, "0 or more"),
         (["depth"], {"seed": [1, 2]}, QueryError, "2 seeds for 1 items"),
+        (["depth"], {"seed": 1.5}, QueryError, "whole number"),
+        (["depth"], {"seed": np.int64(1)}, QueryError, "whole number"),
         (["depth"], {"diffusion_steps": 0}, InputError, "diffusion steps"),
         (["depth"], {"keep": []}, QueryError, "for 1 items"),
         (["dinov2"], {"super_resolution": True}, ModelError, "is for rgb, normal, depth, semseg, clip"),
@@ -295,6 +302,12 @@ def test_a_file_is_edited_by_the_model(any_bundle: Path, tmp_path: Path) -> None
         model.predictor, "rgb", Kept(RGB, redraw), depth=model.embedder.read("depth", DEPTH)
     )
     assert np.array_equal(edited.tokens, expected.tokens)
+
+
+def test_two_words_for_one_modality_are_refused(any_bundle: Path) -> None:
+    model = load_model(any_bundle, spaces=(), dtype="float32")
+    with pytest.raises(QueryError, match="given twice in palette, color_palette"):
+        model.predict({"palette": "#000000", "color_palette": "#ffffff"}, ["clip"])
 
 
 def test_a_mask_must_be_one(predictor: ModalityPredictor) -> None:

@@ -14,6 +14,7 @@ from anyseek.model.images import ImageLimits
 from anyseek.model.inputs import InputLimits, InputReader
 from anyseek.model.modalities import get_modality
 from anyseek.model.readers.pictures import CLASSES_KEY
+from anyseek.model.readers.same_view import check_same_view
 from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
@@ -428,3 +429,29 @@ def test_written_depth_is_read_back() -> None:
     depth = READER.read("depth", RANDOM.random((SIZE, SIZE)))
     _, content = encode_value("depth", depth)
     assert np.abs(READER.read("depth", content) - depth).max() < 1e-3
+
+
+# --- the view of a photo
+
+
+@pytest.mark.parametrize("given", ["array", "file", "bytes", "npy", "legend"])
+def test_a_map_lies_over_its_photo_or_is_the_square_of_it(given: str, tmp_path: Path) -> None:
+    photo = np.zeros((60, 80, 3), np.uint8)
+
+    def content(height: int, width: int) -> Any:
+        labels, path = np.zeros((height, width), np.uint8), tmp_path / "map.png"
+        Image.fromarray(labels).save(path)
+        np.save(tmp_path / "map.npy", labels)
+        return {
+            "array": labels,
+            "file": path,
+            "bytes": path.read_bytes(),
+            "npy": tmp_path / "map.npy",
+            "legend": {"map": path.read_bytes(), "classes": {"0": "sky"}},
+        }[given]
+
+    for height, width in ((60, 80), (30, 40), (30, 41), (64, 64)):
+        check_same_view("semseg", content(height, width), photo)
+    check_same_view("clip", content(80, 60), photo)
+    with pytest.raises(InputError, match="60 x 80 pixels, but the photo has 80 x 60"):
+        check_same_view("semseg", content(80, 60), photo)

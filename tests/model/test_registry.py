@@ -24,7 +24,8 @@ def test_names_come_with_licences() -> None:
     for name, source in MODELS.items():
         assert source.name == name
         assert source.description
-        assert name == "scenes" or "non-commercial" in source.license
+        restricted = ("non-commercial", "human_poses: SMPL", "imagebind, imagebind_global: ImageBind")
+        assert name == "scenes" or all(words in source.license for words in restricted)
 
 
 def test_a_folder_opens_and_tells_what_it_is(bundle: Path) -> None:

@@ -13,6 +13,8 @@ from PIL import Image
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 
 @pytest.fixture
 def run(any_bundle: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:

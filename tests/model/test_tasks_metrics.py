@@ -2,13 +2,15 @@
 
 import numpy as np
 import pytest
+from anyseek.model.images import nearest_square
 from anyseek.model.tasks.coco_instances import average_precision
 from anyseek.model.tasks.depth import depth_errors, fit_affine
 from anyseek.model.tasks.joints import aligned_joint_error, joint_error, procrustes
 from anyseek.model.tasks.neighbors import rank_classes
 from anyseek.model.tasks.normals import ALL_SIGNS, AngularError, mean_normals, unit_normals
 from anyseek.model.tasks.segmentation import ClassOverlap, vote
-from anyseek.model.tasks.task import Means, square_values
+from anyseek.model.tasks.task import Means
+from PIL import Image
 
 EVERYWHERE = np.ones((2, 2), bool)
 
@@ -186,9 +188,13 @@ def test_average_precision_of_two_instances() -> None:
 
 def test_maps_are_cut_where_their_picture_is() -> None:
     values = np.arange(6)[None].repeat(2, 0)  # 2 x 6: the central square is columns 2 and 3
-    assert square_values(values, 2).tolist() == [[2, 3], [2, 3]]
-    assert square_values(values, 4)[0].tolist() == [2, 2, 3, 3]
-    assert square_values(np.arange(16).reshape(4, 4), 2).tolist() == [[5, 7], [13, 15]]
+    assert nearest_square(values, 2).tolist() == [[2, 3], [2, 3]]
+    assert nearest_square(values, 4)[0].tolist() == [2, 2, 3, 3]
+    assert nearest_square(np.arange(16).reshape(4, 4), 2).tolist() == [[5, 7], [13, 15]]
+    for side in (1, 9, 64, 99, 197, 640):
+        labels = np.random.default_rng(side).integers(0, 256, (side, side)).astype(np.uint8)
+        expected = Image.fromarray(labels).resize((224, 224), Image.Resampling.NEAREST)
+        assert np.array_equal(nearest_square(labels, 224), np.asarray(expected))
 
 
 def test_means_of_groups() -> None:

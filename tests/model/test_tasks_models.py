@@ -17,6 +17,8 @@ from PIL import Image
 
 RNG = np.random.default_rng(0)
 
+pytestmark = pytest.mark.usefixtures("quick_predictions")
+
 
 @pytest.fixture(scope="module")
 def model(any_bundle: Path) -> Model:

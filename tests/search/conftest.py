@@ -67,7 +67,12 @@ class FakeEmbedder:
         return np.stack([vector_of(word) for word in words])
 
     def embed(
-        self, items: Sequence[Mapping[str, np.ndarray]], *, log_probs: bool = False
+        self,
+        items: Sequence[Mapping[str, np.ndarray]],
+        *,
+        log_probs: bool = False,
+        decoding: str = "soft",  # noqa: ARG002 (one code each: all decodings are the same)
+        seed: int = 0,  # noqa: ARG002
     ) -> dict[str, FakeEmbeddings]:
         self.batches.append(len(items))
         latent = np.stack([sum(array.sum(0) for _, array in sorted(item.items())) for item in items])

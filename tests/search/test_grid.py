@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError, LimitError
+from anyseek.model import Lettering
 from anyseek.search import RGB, Caption, Hit, Palette, SearchEngine, draw_grid, pictures
 from anyseek.search.pictures import shown_asset, thumbnail
 from anyseek.storage import Asset
@@ -66,6 +67,18 @@ def test_items_without_a_picture_still_have_a_place(library: Any, assets: list[A
     assert ((place < 100).all(-1).sum() > 0) == bool(place.size)  # words in dark ink
 
 
+def test_a_file_that_is_no_picture_is_not_called_gone(
+    tmp_path: Path, library: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", np.eye(4))
+    written: list[str] = []
+    monkeypatch.setattr(Lettering, "wrap", lambda _self, words, *_: written.append(words) or [])
+    for path in ("x.npy", "none.npy"):
+        hit = Hit("x", 0.5, assets=[Asset("depth", path=str(tmp_path / path))])
+        draw_grid([(Caption("a"), [hit])], library.store.assets, tile=TILE)
+    assert written[1::2] == ["no picture of this depth", "the file is gone"]
+
+
 def test_a_grid_of_nothing_is_a_picture(library: Any) -> None:
     assert draw_grid([], library.store.assets).width > 100
     assert draw_grid([(Caption("a"), [])], library.store.assets).height > 100
@@ -87,6 +100,10 @@ def test_values_in_pictures_become_visible(tmp_path: Path) -> None:
     labels = np.repeat(np.arange(8, dtype=np.uint8), 8)[None].repeat(64, 0)
     shown = np.asarray(thumbnail(bytes_of(Image.fromarray(labels)), "semseg", 64))
     assert len(np.unique(shown.reshape(-1, 3), axis=0)) == 8
+    painted = Image.fromarray(labels)
+    painted.putpalette([value for i in range(8) for value in (200, 10 * i, 0)])
+    assert set(np.asarray(thumbnail(bytes_of(painted), "semseg", 64))[..., 0].flat) == {200}
+    assert set(np.asarray(thumbnail(bytes_of(painted.convert("RGB")), "semseg", 64))[..., 0].flat) == {200}
 
 
 @pytest.mark.parametrize("modality", ["rgb", "depth", "semseg"])
