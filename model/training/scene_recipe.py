@@ -204,7 +204,7 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         num_scenes: to be searched; four times as many are trained on.
     """
     network = TeacherConfig((24, 48, 96), dim=96)
-    teacher = TeacherRecipe(model=network, steps=400, batch_size=128, warmup=20, save_every=400)
+    teacher = TeacherRecipe(model=network, steps=300, batch_size=128, warmup=20, save_every=300)
     return ScenesRecipe(
         num_scenes=4 * num_scenes,
         num_validation=min(250, num_scenes),
@@ -216,9 +216,9 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         num_heads=4,
         encoder_depth=4,
         decoder_depth=2,
-        batch_size=48,
+        batch_size=40,
         teachers={"self_supervised": teacher, "aligned": teacher},
-        images=VqRecipe(steps=250, batch_size=32, warmup=20),
+        images=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
-        fourm=PretrainRecipe(steps=900, parts=2, warmup=60, save_every=300),
+        fourm=PretrainRecipe(steps=400, parts=2, learning_rate=2e-3, warmup=40, ema=0.98, save_every=200),
     )
