@@ -2,12 +2,10 @@
 
 from .dataset import MODALITIES, SceneRecord, describe_scene, known_queries, scene_file, write_scenes
 from .describe import attributes, boxes, caption, instances, metadata, people
-from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
-from .scene import (
+from .looks import (
     COLORS,
     FLOORS,
     MATERIALS,
-    MAX_OBJECTS,
     OBJECTS,
     OUTDOORS,
     PERSON,
@@ -16,13 +14,9 @@ from .scene import (
     SKIES,
     TEXTURES,
     WALLS,
-    Decoration,
-    Place,
-    Scene,
-    SceneObject,
-    Split,
-    View,
 )
+from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
+from .scene import MAX_OBJECTS, Decoration, Place, Scene, SceneObject, Split, View
 
 __all__ = [
     "COLORS",

@@ -8,7 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from .scene import OUTDOORS, Scene, SceneObject, View
+from .looks import OUTDOORS
+from .scene import Scene, SceneObject, View
 from .shapes import Array, dot
 
 Ints = NDArray[np.int16]

@@ -17,8 +17,9 @@ from ..conversions import main_colors, photo_edges
 from ..files import depth_png, encode_value
 from ..values import Value
 from .describe import attributes, boxes, caption, instances, metadata, people
+from .looks import SEMSEG_CLASSES
 from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
-from .scene import SEMSEG_CLASSES, Scene, Split
+from .scene import Scene, Split
 
 MODALITIES = (
     *("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge", "sam_instance", "human_poses"),

@@ -15,9 +15,10 @@ from ..tokenizers.instances import FRAME
 from ..values import INSTANCE
 from ..values import PERSON as PERSON_VALUE
 from .cast import camera
+from .looks import PERSON, SEMSEG_CLASSES
 from .people import TO_SCENE, joints
 from .render import Rendering
-from .scene import PERSON, SEMSEG_CLASSES, Place, Scene, SceneObject, View
+from .scene import Place, Scene, SceneObject, View
 
 _SYNONYMS: dict[str, tuple[str, ...]] = {
     "sphere": ("sphere", "ball"),

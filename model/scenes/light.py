@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cast import GROUND, HILL, SKY, WALL, Hits, wall_frame
-from .scene import COLORS, FLOORS, OUTDOORS, SKIES, WALLS, Color, Decoration, Scene, SceneObject, View
+from .looks import COLORS, FLOORS, OUTDOORS, SKIES, WALLS
+from .parts import Color
+from .scene import Decoration, Scene, SceneObject, View
 from .shapes import Array, dot
 
 SAMPLES = 2  # per pixel and axis

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from .cast import GROUND, HILL, SKY, WALL, Hits, camera, cast, screen, wall_frame
 from .light import SAMPLES, decorated, shade
-from .scene import SEMSEG_CLASSES, Scene, View
+from .looks import SEMSEG_CLASSES
+from .scene import Scene, View
 from .shapes import Array
 
 MAX_DEPTH = 20.0

@@ -56,7 +56,7 @@ def _vector_tokenizer(num_channels: int, codebook_size: int, num_codebooks: int)
     )
 
 
-def masking(size: int, alone: Sequence[str] = ()) -> Masking:
+def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 96) -> Masking:
     """Modalities alone and in mixes; both global embeddings are always asked, whatever else is.
 
     A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
@@ -66,6 +66,7 @@ def masking(size: int, alone: Sequence[str] = ()) -> Masking:
         size: of pictures, in pixels.
         alone: names of modalities with a component of their own. Elsewhere a modality of fewer tokens than
             the budget never stands alone: what is left goes to others.
+        num_target_tokens: of a sample.
     """
     rgb = f"rgb@{size}"
     whole: dict[str, Keep] = dict.fromkeys(TEXTS, "all")
@@ -79,7 +80,7 @@ def masking(size: int, alone: Sequence[str] = ()) -> Masking:
             _component(1.0, {}, 0.7, 96, {}),
             *(_component(_ALONE / len(alone), {name: 1.0}, 0.0, 64, whole) for name in alone),
         ),
-        num_target_tokens=96,
+        num_target_tokens=num_target_tokens,
     )
 
 
@@ -100,7 +101,7 @@ class ScenesRecipe:
         seed: of scenes and of all draws.
         size, patch_size: of pictures, in pixels.
         modalities: what is tokenized besides pixels and global embeddings.
-        alone: those of them that 4M is asked by alone, in batches of their own; see `masking`.
+        alone, num_target_tokens: see `masking`; of the former, the user's names.
         dim, num_heads, encoder_depth, decoder_depth: of the 4M model.
         batch_size: of the 4M model, samples.
         teachers: by their kind.
@@ -116,6 +117,7 @@ class ScenesRecipe:
     patch_size: int = 16
     modalities: tuple[str, ...] = (*IMAGES, *FEATURES, *TEXTS)
     alone: tuple[str, ...] = ()
+    num_target_tokens: int = 96
     dim: int = 192
     num_heads: int = 6
     encoder_depth: int = 8
@@ -137,7 +139,8 @@ class ScenesRecipe:
 
     def masking(self) -> Masking:
         """How 4M is trained."""
-        return masking(self.size, [self._column(raw) for raw in self.alone])
+        alone = [self._column(raw) for raw in self.alone]
+        return masking(self.size, alone, self.num_target_tokens)
 
     def _column(self, raw: str) -> str:
         return raw if raw in TEXTS else f"tok_{raw}@{self.size}"
@@ -210,15 +213,16 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         num_validation=min(250, num_scenes),
         num_benchmark=num_scenes,
         size=64,
-        modalities=("depth", "semseg", "caption", "det", "metadata", "color_palette"),
-        alone=("depth", "semseg", "det", "metadata", "color_palette"),
+        modalities=("depth", "semseg", "caption", "color_palette"),
+        alone=("depth", "semseg", "color_palette"),
+        num_target_tokens=40,
         dim=128,
         num_heads=4,
         encoder_depth=4,
         decoder_depth=2,
-        batch_size=40,
+        batch_size=48,
         teachers={"self_supervised": teacher, "aligned": teacher},
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
-        fourm=PretrainRecipe(steps=400, parts=2, learning_rate=2e-3, warmup=40, ema=0.98, save_every=200),
+        fourm=PretrainRecipe(steps=600, parts=2, learning_rate=2e-3, warmup=40, ema=0.98, save_every=300),
     )
