@@ -271,8 +271,8 @@ class _Listing:
         problems = tuple(self.problems.get(stem, ()))
         if problems or slots.keys() - {ATTRIBUTES}:
             yield _item(_join(parent, stem), slots, problems)
-        else:
-            ignored["attributes without an item"] += len(slots)
+        elif slots:
+            ignored["attributes without an item"] += 1
         for name, file in sorted(extra.items(), key=lambda pair: natural_key(pair[0])):
             yield _item(_join(parent, name), {"rgb": file}, ())
 

@@ -72,6 +72,14 @@ def write_value(modality: str, value: Value, stem: Path, *, classes: Sequence[st
     return path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are missing. Raises InputError (code `output.failed`)."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        raise _not_written(path, error) from error
+
+
 def replace_file(path: Path, content: bytes) -> None:
     """Write a file in one step, in place of one that is there.
 
@@ -85,11 +93,15 @@ def replace_file(path: Path, content: bytes) -> None:
     except (OSError, ValueError) as error:  # ValueError: a name with a null character
         with suppress(OSError, ValueError):
             temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(
-            f"{path}: cannot be written ({reason}); name an existing folder that you may write to.",
-            code="output.failed",
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def _not_written(path: Path, error: Exception) -> InputError:
+    reason = getattr(error, "strerror", None) or str(error)
+    return InputError(
+        f"{path}: cannot be written ({reason}); name an existing folder that you may write to.",
+        code="output.failed",
+    )
 
 
 def encode_value(modality: str, value: Value, *, classes: Sequence[str] = ()) -> tuple[str, bytes]:

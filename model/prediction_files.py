@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import InputError, ModelError
-from .files import replace_file, write_value
+from .files import make_folder, replace_file, write_value
 from .inputs import Content
 from .modalities import raw_name
 from .pictures import draw_overview
@@ -84,7 +84,7 @@ def predict_files(
             f"{', '.join(model.targets)}. The 4M-21 models predict everything (`anyseek models`)."
         )
     _require_free(out, items, to, overwrite)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     report = PredictedFiles(out / OVERVIEW)
     rows: dict[str, Row] = {}
     names = list(items)

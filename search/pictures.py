@@ -1,7 +1,7 @@
 """Assets as pictures for people: thumbnails over HTTP, tiles of a grid.
 
-A depth map stretches to its own range, ids of a segmentation get the colours of their classes; anything else is
-shown as the model's reader decodes it.
+A depth map stretches to its own range, ids of a segmentation get the colours of their classes; anything else
+is shown as the model's reader decodes it.
 """
 
 from __future__ import annotations

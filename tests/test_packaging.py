@@ -1,6 +1,7 @@
 """What is shipped: the package list, the data files, and a wheel that works in a clean environment."""
 
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -34,6 +35,7 @@ def test_root_modules_are_exactly_these() -> None:
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
+    shutil.rmtree(ROOT / "build", ignore_errors=True)  # setuptools ships what an earlier build left there
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
     done = subprocess.run(build, check=False, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -134,6 +134,7 @@ def test_wrong_use_says_what_to_do(photos: Path, tmp_path: Path) -> None:
         ((one, "--to", "depth", "--seed", "-1", *out), 2, "seed"),
         ((photos / "none.png", "--to", "depth", *out), 2, "none.png"),
         ((one, "--to", "depth", "--out", one), 2, "one.png"),
+        ((one, "--to", "depth", "--out", one / "below"), 2, "cannot be written"),
         (("--metadata", '{"brightness"', "--to", "depth", *out), 2, "metadata"),
     ]
     for words, code, said in cases:

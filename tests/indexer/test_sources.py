@@ -171,6 +171,9 @@ def test_files_of_other_kinds_are_counted_by_extension(tmp_path: Path) -> None:
     root = make(tmp_path, "a.HEIC", "b.heic", "c.mov", "LICENSE", "d.jpg", "lonely.json")
     assert [item.id for item in FolderSource(root).scan(ignored)] == ["d"]
     assert ignored == {".heic": 2, ".mov": 1, "no extension": 1, "attributes without an item": 1}
+    nothing: Counter[str] = Counter()
+    assert [item.id for item in FolderSource(make(tmp_path / "x", "2024/a.jpg")).scan(nothing)] == ["2024/a"]
+    assert dict(nothing) == {}
 
 
 def test_links_inside_are_followed_and_links_outside_are_listed(tmp_path: Path) -> None:
