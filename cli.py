@@ -1112,7 +1112,8 @@ def _print_hits(hits: Hits, explain: bool) -> None:
     rows: list[dict[str, Any]] = []
     for place, hit in enumerate(hits, 1):
         row: dict[str, Any] = {"": place, "score": hit.score, "id": hit.id}
-        path = next((asset.path for asset in hit.assets if asset.path), "")
+        paths = {asset.modality: asset.path for asset in hit.assets if asset.path}
+        path = paths.get("rgb") or next(iter(paths.values()), "")
         rows.append(row | ({"why": hit.why()} if explain else {"file": path}))
     _print_table(rows) if rows else click.echo("No item passes the filter.")
 

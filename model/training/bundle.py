@@ -152,9 +152,9 @@ weights went into it.
 ## How it was made
 
 `model/training/scenes.py` renders {num_scenes} training scenes with two renderings each (camera moved by 20
-to 50 degrees, light changed), trains two convolutional teachers ({teacher_steps} steps), the tokenizers, then
-4M: {steps} steps of {parts} x {batch_size} samples. Logs of the run lie beside this card (`log_*.jsonl`),
-settings and all measurements in `measurements.json`. What was chosen on purpose:
+to 50 degrees, light changed), trains two convolutional teachers ({teacher_steps} steps), the tokenizers,
+then 4M: {steps} steps of {parts} x {batch_size} samples. Logs of the run lie beside this card
+(`log_*.jsonl`), settings and all measurements in `measurements.json`. What was chosen on purpose:
 
 - A scene's target is the mean of its teacher embeddings over both renderings and their mirror images: what
   one rendering adds is noise to a search for scenes.
