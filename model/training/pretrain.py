@@ -68,7 +68,8 @@ class Pretrainer:
         prepare: changes a fresh model before the first step: loads weights, freezes some, adds adapters. It
             runs on every start and must do the same each time.
         lora: the adapters that `prepare` adds; they are merged in what is evaluated and saved.
-        threads: parts of a step that run at a time on a processor; of no effect on the result.
+        threads: parts of a step that run at a time on a processor, each on one core; of no effect on the
+            result but for 1, where torch shares products among its own threads and sums in another order.
         world: the processes of the run, and the device.
         strategy: how several processes share the model.
 
