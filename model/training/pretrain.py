@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from .lora import Lora, merge_lora
 from .objective import Objective, masked_losses
 from .pretrain_recipe import PretrainRecipe, require_same_recipe
 from .run_log import RunLog
+from .run_state import read_state, write_state
 
 __all__ = [
     "BEST",
@@ -260,14 +261,12 @@ class Pretrainer:
             "recipe": asdict(self.recipe),
         }
         if self.world.is_first:
-            temporary = self.folder / f"{CHECKPOINT}.tmp"
-            torch.save(state, temporary)
-            temporary.replace(self.folder / CHECKPOINT)
+            write_state(self.folder / CHECKPOINT, state)
         self.world.wait()
 
     def _restore(self) -> None:
         path = self.folder / CHECKPOINT
-        state = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        state = read_state(path, "cpu")
         require_same_recipe(self.recipe, state["recipe"], path)
         try:
             with torch.no_grad():
