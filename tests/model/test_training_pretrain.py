@@ -3,7 +3,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,8 @@ from anyseek.model.training.objective import masked_losses, weighted_mean
 from anyseek.model.training.pretrain import BEST, CHECKPOINT, LAST, LOG, Pretrainer, PretrainRecipe
 from anyseek.model.training.starting import freeze_all_but
 from safetensors.torch import load_file
+
+pytestmark = pytest.mark.usefixtures("one_core")
 
 RECIPE = PretrainRecipe(steps=8, parts=4, warmup=2, log_every=1, save_every=3, precision="float32")
 MIXED = Masking(
@@ -42,15 +44,6 @@ def curve(folder: Path) -> list[dict[str, float]]:
 def same_weights(one: Path, other: Path) -> bool:
     first, second = load_file(one), load_file(other)
     return first.keys() == second.keys() and all(torch.equal(first[key], second[key]) for key in first)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_core() -> Iterator[None]:
-    """Products shared by several cores are summed in another order than those of one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +134,14 @@ def test_threads_and_recomputed_blocks_change_nothing(
     trainer(tiny_training, tmp_path / "b", replace(RECIPE, checkpointing=True)).run()
     assert curve(tmp_path / "a") == curve(tmp_path / "b") == curve(whole)
     assert same_weights(tmp_path / "a" / LAST, whole / LAST)
+
+
+def test_a_damaged_state_is_named(tiny_training: Any, whole: Path, tmp_path: Path) -> None:
+    state = (whole / CHECKPOINT).read_bytes()
+    for content in (b"", b"no archive", state[: len(state) // 2]):
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        with pytest.raises(ConfigError, match=r"fourm\.ckpt is no training state"):
+            trainer(tiny_training, tmp_path)
 
 
 def test_a_folder_is_not_continued_with_another_recipe_or_model(tiny_training: Any, whole: Path) -> None:
