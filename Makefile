@@ -19,7 +19,7 @@ demo: setup
 	$(BIN)/anyseek demo --home $(HOME_DIR) --scenes $(SCENES) $(if $(filter 0,$(SERVE)),--no-serve)
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

@@ -51,6 +51,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 Picture = click.Path(dir_okay=False, path_type=Path)
 
+config_file = click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 
 
@@ -540,7 +541,7 @@ def train() -> None:
 
 
 @train.command("4m")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_file
 @as_json
 def train_fourm(config: Path, as_json: bool) -> None:
     """Train a 4M model as CONFIG, a YAML, says, or go on with a training that was interrupted.
@@ -612,7 +613,7 @@ def train_scenes(out: Path, num_scenes: int, seed: int, as_json: bool) -> None:
 
 
 @train.command("transfer")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_file
 @as_json
 @click.pass_obj
 def train_transfer(settings: Settings, config: Path, as_json: bool) -> None:
@@ -636,7 +637,7 @@ def train_transfer(settings: Settings, config: Path, as_json: bool) -> None:
 
 
 @train.command("tokenizer")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_file
 @as_json
 def train_tokenizer(config: Path, as_json: bool) -> None:
     """Train a tokenizer of one modality as CONFIG, a YAML, says, or go on where it was interrupted.
@@ -651,7 +652,7 @@ def train_tokenizer(config: Path, as_json: bool) -> None:
 
 
 @train.command("teachers")
-@click.argument("config", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@config_file
 @as_json
 def train_teachers(config: Path, as_json: bool) -> None:
     """Train or open a teacher as CONFIG, a YAML, says, and write its features of your pictures as .npy files.
@@ -671,11 +672,7 @@ def _train(config: object, run: Callable[..., Mapping[str, Any]], as_json: bool)
     from .indexer import stop_on_signals
 
     with _progress() as show, stop_on_signals() as should_stop:
-
-        def tell(stage: str, done: int, total: int) -> None:
-            show({"stage": stage, "done": done, "total": total})
-
-        report = run(config, progress=tell, should_stop=should_stop)
+        report = run(config, progress=_stages(show), should_stop=should_stop)
     failures: Mapping[str, str] = report["failures"]
     if as_json:
         click.echo(json.dumps(report))

@@ -8,7 +8,6 @@ step starts from its own seed.
 from __future__ import annotations
 
 import copy
-import io
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError, ModelError
 from .learning_rate import warmup_cosine
-from .run_files import write_whole
 from .run_log import RunLog
+from .run_state import read_state, write_state
 
 CHECKPOINT = "training.ckpt"
 LOG = "log.jsonl"
@@ -249,17 +248,10 @@ class Fit(Generic[NetworkT]):
             "seconds": self._seconds,
             "recipe": asdict(self._recipe),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(self._path, content.getvalue())
+        write_state(self._path, state)
 
     def _restore(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except Exception as error:  # of many kinds, from a damaged archive
-            raise ConfigError(
-                f"{path} is no training state ({type(error).__name__}); remove it to start anew."
-            ) from error
+        state = read_state(path, self._device)
         mine = asdict(self._recipe)
         other = [name for name, value in state["recipe"].items() if mine.get(name) != value]
         if other:

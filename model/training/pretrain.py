@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,6 +28,7 @@ from .lora import Lora, merge_lora
 from .objective import Objective, masked_losses
 from .pretrain_recipe import PretrainRecipe, require_same_recipe
 from .run_log import RunLog
+from .run_state import read_state, write_state
 
 __all__ = [
     "BEST",
@@ -68,7 +69,8 @@ class Pretrainer:
         prepare: changes a fresh model before the first step: loads weights, freezes some, adds adapters. It
             runs on every start and must do the same each time.
         lora: the adapters that `prepare` adds; they are merged in what is evaluated and saved.
-        threads: parts of a step that run at a time on a processor; of no effect on the result.
+        threads: parts of a step that run at a time on a processor, each on one core; of no effect on the
+            result but for 1, where torch shares products among its own threads and sums in another order.
         world: the processes of the run, and the device.
         strategy: how several processes share the model.
 
@@ -259,14 +261,12 @@ class Pretrainer:
             "recipe": asdict(self.recipe),
         }
         if self.world.is_first:
-            temporary = self.folder / f"{CHECKPOINT}.tmp"
-            torch.save(state, temporary)
-            temporary.replace(self.folder / CHECKPOINT)
+            write_state(self.folder / CHECKPOINT, state)
         self.world.wait()
 
     def _restore(self) -> None:
         path = self.folder / CHECKPOINT
-        state = cast("dict[str, Any]", torch.load(path, map_location="cpu", weights_only=True))
+        state = read_state(path, "cpu")
         require_same_recipe(self.recipe, state["recipe"], path)
         try:
             with torch.no_grad():

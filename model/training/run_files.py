@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args
+from typing import Annotated, Any, BinaryIO, TypeVar, cast, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
@@ -94,12 +95,36 @@ def require_same(config: RunConfig, path: Path, *, free: Collection[str] = ()) -
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file under its name only when all of it is on disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as file:
         file.write(content)
+
+
+@contextmanager
+def whole_file(path: Path) -> Generator[BinaryIO]:
+    """A file to write into, which gets its name only when all of it is on disk."""
+    temporary = path.with_name(f".{path.name}.tmp")  # one name: what a kill leaves, the next one overwrites
+    with temporary.open("wb") as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+def read_kind(path: Path, kinds: Mapping[str, type[RunT]]) -> RunT:
+    """Read a YAML whose key `kind` says which of several it is.
+
+    Args:
+        path: of the file.
+        kinds: by what `kind` says.
+
+    Raises:
+        ConfigError: all that is wrong with it; unknown keys with those that are known.
+    """
+    values = read_values(path)
+    kind = values.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise ConfigError(f"{path}: kind is {kind!r}; known are {', '.join(kinds)}.")
+    return parse_run(values, kinds[kind], where=str(path))
 
 
 def _explain(kind: type[RunConfig], place: Sequence[int | str], problem: str, message: str) -> str:

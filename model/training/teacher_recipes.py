@@ -9,10 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...errors import ConfigError
 from .fit import Count
 from .generic_teachers import ContrastiveRecipe, DinoRecipe
-from .run_files import FullPath, RunConfig, parse_run, read_values
+from .run_files import FullPath, RunConfig, read_kind
 from .teacher_networks import TowerConfig
 
 Features = Literal["clip", "dinov2", "imagebind"]
@@ -118,8 +117,4 @@ def read_teacher_run(path: Path) -> AnyTeacherRun:
     Raises:
         ConfigError: all that is wrong with it; unknown keys with those that are known.
     """
-    values = read_values(path)
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"{path}: kind is {kind!r}; known are {', '.join(KINDS)}.")
-    return parse_run(values, KINDS[kind], where=str(path))
+    return read_kind(path, KINDS)

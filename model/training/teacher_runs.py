@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
-from ..readers.content import decode_text, read_bytes
 from ..registry import resolve_device
 from ..teachers import TEACHERS, load_teacher
 from ..tokenizers.text import TextTokenizer, plain_text
@@ -33,17 +31,25 @@ from .crops import random_crops
 from .fit import CHECKPOINT, LOG, Fit, Objective, step_seed
 from .generic_teachers import Contrastive, ContrastiveObjective, Dino, DinoObjective
 from .own_teacher import TEACHER, look_at, save_teacher
-from .run_files import require_same, save_run, write_whole
+from .run_files import require_same, save_run, whole_file, write_whole
 from .run_log import RunLog
 from .teacher_networks import Tower
 from .teacher_recipes import AnyTeacherRun, ContrastiveRun, DinoRun, PublishedRun, TeacherRun
-from .tokenizer_runs import CONFIG, REPORT, TEXT_TOKENIZER, Progress, held_out_items, named_files
+from .tokenizer_runs import (
+    CONFIG,
+    REPORT,
+    TEXT_TOKENIZER,
+    Progress,
+    held_out_items,
+    named_files,
+    read_captions,
+    silent,
+)
 from .train_wordpiece import train_wordpiece
 from .value_arrays import ValueArray, load_values, prepared, reader_row
 
 _FREE = ("device", "tensorboard", "write_to", "features", "vector")
 _VOCAB_SIZE = 12_000
-_MAX_CAPTION_BYTES = 2**20
 _MAX_JUDGED = 512
 _VIEW = (0.5, 1.0)  # of a picture that is to be found by another crop of it
 
@@ -66,7 +72,7 @@ def run_teacher(
         InputError: there is nothing to train on.
         ModelError: a published teacher cannot be opened.
     """
-    tell = progress or _silent
+    tell = progress or silent
     config.output.mkdir(parents=True, exist_ok=True)
     size = TEACHERS[config.name].image_size if isinstance(config, PublishedRun) else config.tower.image_size
     pictures = _load(config, "rgb", size, tell)
@@ -218,13 +224,7 @@ def _with_others(
         _require_pairs(rows, config)
         pictures = pictures.part(rows)
         return pictures, depth.part([place[name] for name in pictures.names]), None, depth.failures
-    captions: dict[str, str] = {}
-    failures: dict[str, str] = {}
-    for i, item, path in named_files(config.data, "caption"):
-        try:
-            captions[f"{i}/{item}"] = decode_text(read_bytes(path, _MAX_CAPTION_BYTES, str(path)), str(path))
-        except InputError as error:
-            failures[f"{i}/{item}"] = str(error)
+    captions, failures = read_captions(config.data)
     text = _text_tokenizer(config, list(captions.values()))
     limit = config.training.max_tokens
     found = {name: text.encode(plain_text(words), max_tokens=limit) for name, words in captions.items()}
@@ -279,12 +279,7 @@ def _published_features(
 def _write_features(folder: Path, item: str, values: Mapping[str, NDArray[Any]]) -> None:
     """`dinov2_global/0001.npy`; grids in float16, which is what tokenizers are trained on."""
     for raw, array in values.items():
-        content = io.BytesIO()
-        np.save(content, array.astype(np.float16) if array.ndim == 3 else array)
         path = folder / raw / f"{item}.npy"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content.getvalue())
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    del stage, done, total
+        with whole_file(path) as file:
+            np.save(file, array.astype(np.float16) if array.ndim == 3 else array)

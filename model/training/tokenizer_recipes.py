@@ -12,13 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from ...errors import AnyseekError, ConfigError
+from ...errors import AnyseekError
 from ..classes import COCO_CLASSES, MAX_CLASSES
 from ..modalities import MAX_IMAGE_SIZE, raw_name
 from ..tokenizers.build import parse_tokenizer_config
 from ..tokenizers.image import TokenizerConfig
 from .fit import Count
-from .run_files import FullPath, RunConfig, parse_run, read_values
+from .run_files import FullPath, RunConfig, read_kind
 from .train_divae import DivaeRecipe
 from .train_memcodes import MemcodesRecipe
 from .train_vq import VqRecipe
@@ -241,11 +241,7 @@ def read_tokenizer_run(path: Path) -> Run:
     Raises:
         ConfigError: all that is wrong with it; unknown keys with those that are known.
     """
-    values = read_values(path)
-    kind = values.get("kind")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise ConfigError(f"{path}: kind is {kind!r}; known are {', '.join(KINDS)}.")
-    return parse_run(values, KINDS[kind], where=str(path))
+    return read_kind(path, KINDS)
 
 
 def _as_value_error(call: Any, *args: Any) -> Any:

@@ -77,7 +77,7 @@ def run_tokenizer(
     if isinstance(config, WordPieceRun):
         report = _run_wordpiece(config)
     else:
-        report = TokenizerTraining(config, progress or _silent).run(should_stop)
+        report = TokenizerTraining(config, progress or silent).run(should_stop)
     write_whole(config.output / REPORT, (json.dumps(report, indent=1) + "\n").encode())
     return report
 
@@ -219,14 +219,7 @@ def _objective(config: TokenizerRun, network: TokenizerConfig) -> Objective[Imag
 
 
 def _run_wordpiece(config: WordPieceRun) -> dict[str, Any]:
-    files = {f"{i}/{name}": path for i, name, path in named_files(config.data, "caption")}
-    captions: dict[str, str] = {}
-    failures: dict[str, str] = {}
-    for name, path in files.items():
-        try:
-            captions[name] = decode_text(read_bytes(path, _MAX_CAPTION_BYTES, str(path)), str(path))
-        except InputError as error:
-            failures[name] = str(error)
+    captions, failures = read_captions(config.data)
     held = held_out_items(tuple(captions), config.held_out) if captions else frozenset[str]()
     content = train_wordpiece(
         [caption for name, caption in captions.items() if name not in held],
@@ -248,5 +241,18 @@ def _run_wordpiece(config: WordPieceRun) -> dict[str, Any]:
     }
 
 
-def _silent(stage: str, done: int, total: int) -> None:
+def read_captions(folders: tuple[Path, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """The captions of folders, and why others could not be read; both by `number of the folder/item`."""
+    captions: dict[str, str] = {}
+    failures: dict[str, str] = {}
+    for i, item, path in named_files(folders, "caption"):
+        try:
+            captions[f"{i}/{item}"] = decode_text(read_bytes(path, _MAX_CAPTION_BYTES, str(path)), str(path))
+        except InputError as error:
+            failures[f"{i}/{item}"] = str(error)
+    return captions, failures
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Tell nobody."""
     del stage, done, total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 import time
@@ -20,6 +19,7 @@ from ..training.fit import step_seed
 from ..training.learning_rate import warmup_cosine
 from ..training.run_files import save_run, write_whole
 from ..training.run_log import RunLog
+from ..training.run_state import read_state, write_state
 from .building import BEST, open_backbone, parameter_groups
 from .config import TransferConfig
 from .feeding import Feed, batch_size, evaluation_batches, mixed, training_batches
@@ -219,17 +219,10 @@ class TransferRun:
             "seconds": self._seconds,
             "config": self.config.model_dump_json(),
         }
-        content = io.BytesIO()
-        torch.save(state, content)
-        write_whole(self.config.out / STATE, content.getvalue())
+        write_state(self.config.out / STATE, state)
 
     def _restore(self, path: Path) -> None:
-        try:
-            state = torch.load(path, map_location=self._device, weights_only=True)
-        except Exception as error:  # of many kinds, from a damaged archive
-            raise ConfigError(
-                f"{path} is no training state ({type(error).__name__}); remove it to start anew."
-            ) from error
+        state = read_state(path, self._device)
         mine, other = (_flat(json.loads(text)) for text in (self.config.model_dump_json(), state["config"]))
         differ = [key for key in mine | other if mine.get(key) != other.get(key) and key not in _OF_NO_EFFECT]
         if differ:

@@ -1,7 +1,7 @@
 """Tiny seeded models, for tests of everything that opens one, and values of every modality."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -185,3 +185,12 @@ def make_tiny_training() -> TinyTraining:
         }
     )
     return TinyTraining(config, text, data)
+
+
+@pytest.fixture(scope="module")
+def one_core() -> Iterator[None]:
+    """Products that several cores share are summed in another order than those of one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

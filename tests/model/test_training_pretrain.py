@@ -21,6 +21,8 @@ from anyseek.model.training.pretrain import BEST, CHECKPOINT, LAST, LOG, Pretrai
 from anyseek.model.training.starting import freeze_all_but
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 RECIPE = PretrainRecipe(steps=8, parts=4, warmup=2, log_every=1, save_every=3, precision="float32")
 MIXED = Masking(
     (Component(others_in=1.0, others_out=1.0), Component(others_in=0.05, others_out=0.05)), 20, 20
@@ -132,6 +134,14 @@ def test_threads_and_recomputed_blocks_change_nothing(
     trainer(tiny_training, tmp_path / "b", replace(RECIPE, checkpointing=True)).run()
     assert curve(tmp_path / "a") == curve(tmp_path / "b") == curve(whole)
     assert same_weights(tmp_path / "a" / LAST, whole / LAST)
+
+
+def test_a_damaged_state_is_named(tiny_training: Any, whole: Path, tmp_path: Path) -> None:
+    state = (whole / CHECKPOINT).read_bytes()
+    for content in (b"", b"no archive", state[: len(state) // 2]):
+        (tmp_path / CHECKPOINT).write_bytes(content)
+        with pytest.raises(ConfigError, match=r"fourm\.ckpt is no training state"):
+            trainer(tiny_training, tmp_path)
 
 
 def test_a_folder_is_not_continued_with_another_recipe_or_model(tiny_training: Any, whole: Path) -> None:

@@ -19,15 +19,12 @@ from anyseek.model.training.tokenizer_recipes import read_tokenizer_run
 from anyseek.model.training.tokenizer_runs import run_tokenizer
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 SIZE = 24
 TOWER = {"image_size": SIZE, "patch_size": 8, "width": 32, "depth": 1, "num_heads": 2}
 COLORS = {"red": (220, 40, 30), "green": (40, 200, 60), "blue": (40, 60, 220), "yellow": (230, 220, 60)}
 PLACES = {"left": 0, "right": SIZE // 2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,8 @@ from anyseek.model.training.value_draws import ValueDraws, mirrored
 from click.testing import CliRunner
 from PIL import Image
 
+pytestmark = pytest.mark.usefixtures("one_core")
+
 VIT = {
     "enc_type": "vit_d32l1h2_enc",
     "dec_type": "vit_d32l1h2_dec",
@@ -54,11 +56,6 @@ MLP = {
 }
 FAST = {"batch_size": 16, "learning_rate": 3e-3, "warmup": 20, "precision": "float32", "ema": 0.95}
 SIZE = 16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 # --- data: pictures of a few rectangles each, and what else there is of them

@@ -25,29 +25,7 @@ from anyseek.model.training.train_vq import (
 )
 from anyseek.model.training.train_wordpiece import train_wordpiece
 
-VIT = {
-    "enc_type": "vit_d32l1h2_enc",
-    "dec_type": "vit_d32l1h2_dec",
-    "codebook_size": 16,
-    "latent_dim": 8,
-    "patch_size": 4,
-}
-UNET = {"model_channels": 32, "num_res_blocks": 1, "attention_factors": [2], "channel_mult": [1, 1]}
-MLP = {
-    "enc_type": "BottleneckMLP/B_1-Wi_32",
-    "dec_type": "BottleneckMLP/B_1-Wi_32",
-    "codebook_size": 16,
-    "latent_dim": 32,
-    "num_codebooks": 4,
-}
-FAST = {"batch_size": 16, "learning_rate": 3e-3, "warmup": 20, "precision": "float32", "ema": 0.95}
-SIZE = 16
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
+pytestmark = pytest.mark.usefixtures("one_core")
 
 # --- codes
 
@@ -123,7 +101,18 @@ def squares(number: int) -> torch.Tensor:
 
 SMALL = TokenizerConfig(
     1,
-    **VIT | {"quant_type": "lucid", "num_codebooks": 1, "image_size": 4, "patch_size": 2, "codebook_size": 8},
+    enc_type="vit_d32l1h2_enc",
+    dec_type="vit_d32l1h2_dec",
+    quant_type="lucid",
+    codebook_size=8,
+    num_codebooks=1,
+    latent_dim=8,
+    image_size=4,
+    patch_size=2,
+)
+_MLP = "BottleneckMLP/B_1-Wi_32"
+SMALL_MLP = TokenizerConfig(
+    6, enc_type=_MLP, dec_type=_MLP, quant_type="memcodes", codebook_size=16, num_codebooks=4, latent_dim=32
 )
 
 
@@ -142,8 +131,7 @@ def vector_fit(folder: Path | None) -> Fit[VQVAE]:
     chosen = MemcodesRecipe(steps=12, save_every=5, log_every=3, batch_size=8)
     torch.manual_seed(0)
     log = None if folder is None else RunLog(folder / "log.jsonl")
-    config = TokenizerConfig(6, **MLP | {"quant_type": "memcodes"})
-    return Fit(MemcodesObjective(VQVAE(config)), vectors, chosen, folder=folder, log=log)
+    return Fit(MemcodesObjective(VQVAE(SMALL_MLP)), vectors, chosen, folder=folder, log=log)
 
 
 def weights(tokenizer: VQVAE) -> dict[str, torch.Tensor]:
