@@ -14,6 +14,7 @@ from ..checkpoint import save_checkpoint
 from ..fourm import FourM
 from ..scenes import SEMSEG_CLASSES
 from ..sources import BUNDLE_FILE
+from .curves import CURVES, draw_curves
 
 _DESCRIPTION = "Small 4M model of rendered 3D scenes ({size} px). Good for scenes, not for photos."
 
@@ -28,7 +29,7 @@ def write_bundle(
     size: int,
     logs: Mapping[str, Path],
 ) -> None:
-    """Write what `load_model` reads, the 4M model in 8 bits.
+    """Write what `load_model` reads, the 4M model in 8 bits, and the curves of its training.
 
     Args:
         folder: made if missing.
@@ -45,6 +46,7 @@ def write_bundle(
         shutil.copyfile(path, folder / path.name)
     for name, path in logs.items():
         shutil.copyfile(path, folder / f"log_{name}.jsonl")
+    draw_curves(logs).savefig(folder / CURVES, dpi=80)
     content = {
         "name": "scenes",
         "license": "Apache-2.0",
@@ -62,6 +64,7 @@ def write_bundle(
 def write_card(
     folder: Path,
     report: Mapping[str, Any],
+    predictions: Mapping[str, Any],
     teachers: Mapping[str, Any],
     recipe: Mapping[str, Any],
     codes: Mapping[str, str],
@@ -71,15 +74,16 @@ def write_card(
     Args:
         folder: of the bundle.
         report: of `benchmark`.
+        predictions: of `prediction_benchmark`.
         teachers: recalls by teacher.
         recipe: values of the `ScenesRecipe`.
         codes: of each tokenizer, in words.
     """
-    content = {"retrieval": report, "teachers": teachers, "recipe": recipe}
+    content = {"retrieval": report, "predictions": predictions, "teachers": teachers, "recipe": recipe}
     (folder / "measurements.json").write_text(
         json.dumps(_rounded(content), indent=1) + "\n", encoding="utf-8"
     )
-    (folder / "README.md").write_text(_card(report, teachers, recipe, codes), encoding="utf-8")
+    (folder / "README.md").write_text(_card(report, predictions, teachers, recipe, codes), encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
@@ -92,6 +96,7 @@ def _rounded(value: Any) -> Any:
 
 def _card(
     report: Mapping[str, Any],
+    predictions: Mapping[str, Any],
     teachers: Mapping[str, Any],
     recipe: Mapping[str, Any],
     codes: Mapping[str, str],
@@ -100,6 +105,7 @@ def _card(
     return _TEXT.format(
         **{key: f"{value:,}" for key, value in recipe.items() if isinstance(value, int)},
         table=_retrieval_table(report),
+        predictions=_prediction_table(predictions),
         teachers=_teacher_table(teachers),
         tokenizers="\n".join(f"| {raw} | {words} |" for raw, words in codes.items()),
         texts=", ".join(raw for raw in recipe["modalities"] if raw not in codes),
@@ -120,6 +126,19 @@ def _retrieval_table(report: Mapping[str, Any]) -> str:
             f"| {query} | {row['num']} | **{row['r1']:.3f}** | {row['r5']:.3f} | {row['r10']:.3f} "
             f"| {row['median_rank']:.0f} | {others} |"
         )
+    return "\n".join(rows)
+
+
+def _prediction_table(predictions: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    rows = [
+        "| from RGB | metric | predicted | its tokens' limit | mean of each picture |",
+        "|---|---|---|---|---|",
+    ]
+    for raw, found in predictions.items():
+        for metric in found["predicted"]:
+            kinds = ("predicted", "tokens", "mean")
+            cells = [f"{found[kind][metric]:.3f}" if kind in found else "" for kind in kinds]
+            rows.append(f"| {raw} | {metric} | **{cells[0]}** | {cells[1]} | {cells[2]} |")
     return "\n".join(rows)
 
 
@@ -154,7 +173,11 @@ weights went into it.
 `model/training/scenes.py` renders {num_scenes} training scenes with two renderings each (camera moved by 20
 to 50 degrees, light changed), trains two convolutional teachers ({teacher_steps} steps), the tokenizers,
 then 4M: {steps} steps of {parts} x {batch_size} samples. Logs of the run lie beside this card
-(`log_*.jsonl`), settings and all measurements in `measurements.json`. What was chosen on purpose:
+(`log_*.jsonl`), settings and all measurements in `measurements.json`.
+
+![Curves of the run](curves.webp)
+
+What was chosen on purpose:
 
 - A scene's target is the mean of its teacher embeddings over both renderings and their mirror images: what
   one rendering adds is noise to a search for scenes.
@@ -174,7 +197,16 @@ summed over both spaces.
 
 {table}
 
-What limits it: retrieval by the teachers' own embeddings (no 4M involved, complete captions).
+Maps predicted from the pixels of these scenes, as `anyseek predict` does
+(`model/training/prediction_benchmark.py`), beside the truth encoded and decoded by the tokenizer alone, which
+is the best that any prediction of tokens can do. Depth is compared after scale and shift are fitted to each
+picture, without the sky.
+
+{predictions}
+
+![Truth and predictions for unseen scenes](predictions.webp)
+
+What limits retrieval: that by the teachers' own embeddings (no 4M involved, complete captions).
 
 {teachers}
 

@@ -136,9 +136,7 @@ class ScenesRecipe:
     )
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
-    fourm: PretrainRecipe = field(
-        default_factory=lambda: PretrainRecipe(steps=2400, save_every=400)
-    )
+    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=2400, save_every=400))
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities that this recipe has."""

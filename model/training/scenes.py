@@ -29,6 +29,7 @@ from .bundle import write_bundle, write_card
 from .evaluate import evaluate_queries, held_out_losses
 from .fit import LOG
 from .masking import MaskedBatches
+from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
 from .pretrain import BEST, Pretrainer
 from .pretrain import LOG as FOURM_LOG
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
@@ -326,6 +327,7 @@ class ScenesRun:
             logs={
                 "fourm": self.out / "fourm" / FOURM_LOG,
                 **{kind: self.out / "teachers" / kind / LOG for kind in TEACHERS.values()},
+                **{f"tok_{raw}": self.out / f"tok_{raw}.jsonl" for raw in self.configs},
             },
         )
 
@@ -335,6 +337,10 @@ class ScenesRun:
         if (folder / "README.md").exists():
             return
         report = benchmark(folder, recipe.num_benchmark, size=recipe.size, progress=self._tell)
+        num = recipe.num_benchmark
+        predictions = prediction_benchmark(folder, num, size=recipe.size, progress=self._tell)
+        if (sheet := draw_predictions(folder, size=recipe.size)) is not None:
+            sheet.save(folder / SHEET, quality=80)
         teachers = {
             kind: json.loads((self.out / "teachers" / kind / "report.json").read_text())
             for kind in TEACHERS.values()
@@ -342,7 +348,7 @@ class ScenesRun:
         codes = {
             raw: f"{config.num_codebooks} x {config.codebook_size}" for raw, config in self.configs.items()
         }
-        write_card(folder, report, teachers, asdict(recipe), codes)
+        write_card(folder, report, predictions, teachers, asdict(recipe), codes)
 
 
 def main() -> None:
