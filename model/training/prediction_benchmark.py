@@ -29,8 +29,8 @@ _SKY = 65535
 Item = dict[str, np.ndarray]
 Progress = Callable[[str, int, int], None]
 Report = dict[str, dict[str, dict[str, float]]]
-"""Modality, then `predicted` from RGB, `tokens` (the truth through its tokenizer) or, of depth, `mean` (that of
-each picture's own depth, the best that one number can do); then the metric."""
+"""Modality, then `predicted` from RGB, `tokens` (the truth through its tokenizer) or, of depth, `mean` (that
+of each picture's own depth, the best that one number can do); then the metric."""
 
 
 class _Errors:

@@ -110,7 +110,7 @@ class ScenesRecipe:
         dim, num_heads, encoder_depth, decoder_depth: of the 4M model.
         batch_size: of the 4M model, samples.
         teachers: by their kind.
-        images, vectors: how tokenizers of images and of vectors are trained.
+        images, semseg, vectors: how tokenizers of images, of segmentation and of vectors are trained.
         fourm: how the 4M model is trained.
     """
 
@@ -135,6 +135,7 @@ class ScenesRecipe:
         }
     )
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
+    semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
     fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=2400, save_every=400))
 
@@ -228,6 +229,7 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         batch_size=48,
         teachers={"self_supervised": teacher, "aligned": teacher},
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
+        semseg=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
         fourm=PretrainRecipe(steps=600, parts=2, learning_rate=2e-3, warmup=40, ema=0.98, save_every=300),
     )

@@ -218,8 +218,9 @@ class ScenesRun:
             tokenizer = train_memcodes(config, draw, LOSSES[raw], recipe.vectors, log, tell)
         else:
             tower = self.teacher(f"{raw}_global").images if raw in FEATURES else None
-            draw = image_draws(raw, self.values("train"), recipe.images, tower)
-            tokenizer = train_vq(config, draw, image_loss(raw), recipe.images, log, tell)
+            how = recipe.semseg if raw == "semseg" else recipe.images
+            draw = image_draws(raw, self.values("train"), how, tower)
+            tokenizer = train_vq(config, draw, image_loss(raw), how, log, tell)
         save_checkpoint(tokenizer, path, dtype=torch.int8)
 
     def tokenizer_file(self, raw: str) -> Path:

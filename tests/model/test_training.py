@@ -77,6 +77,7 @@ from anyseek.model.training.token_data import TokenData
 from anyseek.model.training.train_memcodes import MemcodesRecipe
 from anyseek.model.training.train_vq import VqRecipe
 from anyseek.model.training.vocabulary import build_vocabulary, table_sizes
+from PIL import Image
 
 SIZE, NUM, SEED = 64, 24, 4
 NETWORK = TeacherConfig((8, 8, 16), (1, 1, 1), dim=16)
@@ -93,6 +94,7 @@ TINY = ScenesRecipe(
     batch_size=8,
     teachers={"self_supervised": TEACHER, "aligned": TEACHER},
     images=VqRecipe(steps=2, batch_size=4, warmup=1),
+    semseg=VqRecipe(steps=2, batch_size=4, warmup=1),
     vectors=MemcodesRecipe(steps=2, batch_size=8, warmup=1),
     fourm=PretrainRecipe(steps=6, warmup=2, save_every=3, log_every=3),
 )
@@ -494,7 +496,49 @@ def test_modalities_are_given_alone_where_the_recipe_says(text: TextTokenizer, v
         assert {"tok_dinov2_global", "tok_imagebind_global"} <= set(batch)
         assert not any(used[name].any() for name in ("tok_dinov2_global", "tok_imagebind_global"))
     assert alone == set(rows) - {"tok_dinov2_global", "tok_imagebind_global"}
-    assert masking(SIZE) == TINY.masking() == ScenesRecipe(size=SIZE).masking()
+    assert masking(SIZE) == replace(TINY, alone=()).masking()
+
+
+def test_statistics_alone_are_asked_with_some_missing(text: TextTokenizer, values: SceneValues):
+    columns = {"metadata": text_tokens("metadata", values, text, NUM_RENDERINGS)}
+    columns |= {f"tok_{space}": np.zeros((NUM, 1, 1, 16), np.int16) for space in SPACES}
+    columns |= {f"rgb@{SIZE}": values.shards.maps["rgb"]}
+    data = TokenData({name: columns[name] for name in (f"rgb@{SIZE}", "metadata", *columns)})
+    config = TINY.model({"metadata": 1000, "caption": 1000, **dict.fromkeys(TEXTS, 1000)})
+    recipe = replace(TINY, modalities=("metadata",), alone=("metadata",))
+    rows = {name: config.modality(name) for name in columns}
+    batches = MaskedBatches(data, rows, recipe.masking(), text, targets=config.targets, batch_size=4)
+    whole_ids = {
+        tuple(ids[ids > 0]) for ids in columns["metadata"].reshape(-1, columns["metadata"].shape[-1])
+    }
+    found = 0
+    for number in range(300):
+        batch = batches.draw(number)
+        pixels = batch.get(f"rgb@{SIZE}")
+        if "metadata" not in batch or (pixels is not None and not bool(pixels.input_mask.all())):
+            continue
+        for ids, hidden in zip(batch["metadata"].tensor, batch["metadata"].input_mask, strict=True):
+            given = ids[~hidden]
+            if 20 < len(given) <= 28:
+                found += 1
+                assert set(given.tolist()) & set(text.sentinels[:20])
+                assert tuple(given.tolist()) not in whole_ids
+    assert found > 50
+
+
+def test_a_small_thing_counts_in_segmentation():
+    labels = torch.ones(1, 16, 16, dtype=torch.long)
+    labels[:, :4, :4] = 2
+    loss = image_loss("semseg")
+
+    def error(wrong: torch.Tensor) -> float:
+        guess = torch.where(wrong, 0, labels)
+        return float(loss(10 * torch.nn.functional.one_hot(guess, 3).movedim(-1, 1).float(), labels))
+
+    torch.manual_seed(0)
+    small, large = labels == 2, torch.zeros_like(labels, dtype=torch.bool)
+    large[:, 12:, 12:] = True  # as many pixels, of a large class
+    assert error(small) > 2 * error(large) > 0
 
 
 def test_likelihood_is_the_mean_log_probability_of_the_tokens():
@@ -555,8 +599,20 @@ def test_bundle_has_a_card_and_is_small(finished: tuple[ScenesRun, Path]):
     assert "| caption |" in card
     assert "{" not in card
     names = {path.name for path in folder.iterdir()}
-    assert {"log_fourm.jsonl", "log_aligned.jsonl", "tok_canny_edge.safetensors"} <= names
+    assert {
+        "log_fourm.jsonl",
+        "log_aligned.jsonl",
+        "log_tok_rgb.jsonl",
+        "tok_canny_edge.safetensors",
+    } <= names
+    for picture in ("curves.webp", "predictions.webp"):
+        assert min(Image.open(folder / picture).size) > 300
+        assert f"({picture})" in card
     assert "tok_sam_edge.safetensors" not in names
+    depth, semseg = (report["predictions"][raw] for raw in ("depth", "semseg"))
+    assert 0 < depth["mean"]["abs_rel"] < 1
+    assert depth["mean"]["delta1"] < 1
+    assert 0 <= semseg["tokens"]["mean_iou"] <= semseg["tokens"]["pixel_accuracy"] <= 1
     again = benchmark(folder, 20, size=SIZE, queries=("caption",))
     assert again["both"]["caption"]["r10"] == pytest.approx(report["retrieval"]["both"]["caption"]["r10"])
     assert run.config.domains_in
