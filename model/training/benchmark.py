@@ -16,10 +16,12 @@ from .evaluate import likelihood, ranks
 RANKINGS = ("cosine", "likelihood", "both")
 _LIKELIHOOD_WEIGHT = 0.25
 _BATCH = 250
+_Z = 1.96  # deviations of a normal distribution that leave 5 % outside
 
 Item = dict[str, NDArray[np.generic]]
 Report = dict[str, dict[str, dict[str, float]]]
-"""Ranking or space, then query, then `num` asked, `r1`, `r5`, `r10`, `median_rank`."""
+"""Ranking or space, then query, then `num` asked, `r1` and its 95 % interval `r1_low`..`r1_high`, `r5`,
+`r10`, `median_rank`."""
 Progress = Callable[[str, int, int], None]
 
 
@@ -66,8 +68,18 @@ def benchmark(
         found = _embed(model.embedder, asked)
         order = np.concatenate([rows, np.setdiff1d(np.arange(num), rows)]).astype(np.int64)
         for ranking, score in _scores(found, gallery).items():
-            report.setdefault(ranking, {})[query] = {"num": len(rows), **ranks(score[:, order])}
+            report.setdefault(ranking, {})[query] = _measured(score[:, order])
     return report
+
+
+def _measured(score: NDArray[np.float32]) -> dict[str, float]:
+    """Ranks, and Wilson's interval of R@1."""
+    found, num = ranks(score), len(score)
+    share = found["r1"]
+    centre = share + _Z**2 / (2 * num)
+    half = _Z * float(np.sqrt(share * (1 - share) / num + (_Z / (2 * num)) ** 2))
+    low, high = ((centre + sign * half) / (1 + _Z**2 / num) for sign in (-1, 1))
+    return {"num": num, **found, "r1_low": low, "r1_high": high}
 
 
 def _read(embedder: Embedder, scene: Scene, size: int, rendering: int, raws: Sequence[str]) -> Item:

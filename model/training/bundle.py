@@ -117,13 +117,14 @@ def _card(
 
 def _retrieval_table(report: Mapping[str, Any]) -> str:
     rows = [
-        "| query | asked | R@1 | R@5 | R@10 | median rank | R@1 cosine | R@1 likelihood |",
-        "|---|---|---|---|---|---|---|---|",
+        "| query | asked | R@1 | 95 % | R@5 | R@10 | median rank | R@1 cosine | R@1 likelihood |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for query, row in report["both"].items():
         others = " | ".join(f"{report[ranking][query]['r1']:.3f}" for ranking in ("cosine", "likelihood"))
         rows.append(
-            f"| {query} | {row['num']} | **{row['r1']:.3f}** | {row['r5']:.3f} | {row['r10']:.3f} "
+            f"| {query} | {row['num']} | **{row['r1']:.3f}** "
+            f"| {row['r1_low']:.3f}-{row['r1_high']:.3f} | {row['r5']:.3f} | {row['r10']:.3f} "
             f"| {row['median_rank']:.0f} | {others} |"
         )
     return "\n".join(rows)

@@ -595,6 +595,9 @@ def test_bundle_has_a_card_and_is_small(finished: tuple[ScenesRun, Path]):
     report = json.loads((folder / "measurements.json").read_text())
     assert set(report["retrieval"]) == {"cosine", "likelihood", "both", *SPACES}
     assert {"rgb", "caption", "human_poses", "rgb+caption"} <= set(report["retrieval"]["both"])
+    for row in report["retrieval"]["both"].values():
+        assert 0 <= row["r1_low"] <= row["r1"] <= row["r1_high"] <= 1
+        assert row["r1_high"] - row["r1_low"] > 0.1  # of 20 questions
     card = (folder / "README.md").read_text()
     assert "| caption |" in card
     assert "{" not in card
