@@ -127,7 +127,7 @@ class ScenesRecipe:
     num_heads: int = 6
     encoder_depth: int = 8
     decoder_depth: int = 4
-    batch_size: int = 48
+    batch_size: int = 32
     teachers: Mapping[str, TeacherRecipe] = field(
         default_factory=lambda: {
             "self_supervised": TeacherRecipe(steps=900),
@@ -137,7 +137,7 @@ class ScenesRecipe:
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
     semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
-    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=2600, save_every=650))
+    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=3600, save_every=900))
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities that this recipe has."""
