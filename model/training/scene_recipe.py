@@ -137,7 +137,7 @@ class ScenesRecipe:
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
     semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
-    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=3300, save_every=1100))
+    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=2700, save_every=450))
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities that this recipe has."""

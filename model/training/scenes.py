@@ -56,7 +56,7 @@ from .vocabulary import build_vocabulary, table_sizes
 TEXT_TOKENIZER = "text_tokenizer.json"
 BUNDLE = "bundle"
 SPLITS: tuple[Split, ...] = ("validation", "train")
-_NUM_EVALUATED = 1000
+_NUM_EVALUATED = 500
 _NUM_HELD_OUT = 6  # batches
 
 # Asked at every checkpoint, where the recipe has them.
