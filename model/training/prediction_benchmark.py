@@ -130,8 +130,9 @@ def _found(model: Model, records: list[SceneRecord], raw: str) -> Iterator[tuple
     items = [_read(model, record, ("rgb", raw)) for record in records]
     given = [{"rgb": item["rgb"]} for item in items]
     yield "predicted", _values(model.predictor.predict(given, [raw]), raw)
-    row = model.targets[raw]
-    keep = [{raw: Kept(item[raw], np.zeros(row.grid, bool))} for item in items]
+    grid = model.parts.targets[raw].grid
+    assert grid is not None
+    keep = [{raw: Kept(item[raw], np.zeros(grid, bool))} for item in items]
     yield "tokens", _values(model.predictor.predict(given, [raw], keep=keep), raw)
 
 

@@ -110,7 +110,7 @@ def test_swapped_palettes_are_found(run: Callable[..., Result], tmp_path: Path) 
 def test_wrong_use_is_told(run: Callable[..., Result], tmp_path: Path) -> None:
     for words, code, said in (
         (("retrieval", "nothing"), 4, "nothing"),
-        (("retrieval", "scenes", "--mix", "caption+depth"), 2, "depth"),
+        (("retrieval", "scenes", "--mix", "caption+clip"), 2, "clip"),
         (("retrieval", "scenes", "--queries", tmp_path / "nowhere"), 2, "nowhere"),
         (("index", "scenes", "--view", "depth"), 2, "depth"),
         (("check", "scenes", "--modality", "rgb"), 2, "Two modalities"),
