@@ -25,7 +25,9 @@ EDGES = "canny_edge"
 """Both kinds of edges share its tokenizer, as in 4M-21."""
 
 _GLOBALS = {f"tok_{space}": 5.0 for space in SPACES}
-_ALONE = 3.0
+# They are two of sixteen targets, and what search is made of.
+_WEIGHTS = dict.fromkeys(_GLOBALS, 10.0)
+_ALONE = 5.0
 # Alone, statistics must not all fit: what is asked by them ends in "there may be more", as readers spell it.
 _BUDGETS = {"metadata": 28}
 _MLP = "BottleneckMLP/B_2-Wi_128"
@@ -58,7 +60,7 @@ def _vector_tokenizer(num_channels: int, codebook_size: int, num_codebooks: int)
     )
 
 
-def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 96) -> Masking:
+def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
     """Modalities alone and in mixes; both global embeddings are always asked, whatever else is.
 
     A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
@@ -76,10 +78,10 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 96) -
         (
             _component(2.0, {rgb: 1.0}, 0.0, 64, {}),
             _component(1.5, {"caption": 1.0}, 0.0, 96, whole),
-            _component(2.0, {}, 0.01, 64, whole),
-            _component(1.5, {rgb: 0.02}, 0.05, 128, whole),
+            _component(3.0, {}, 0.01, 64, whole),
+            _component(1.0, {rgb: 0.02}, 0.05, 128, whole),
             _component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96, {}),
-            _component(1.0, {}, 0.7, 96, {}),
+            _component(0.5, {}, 0.7, 96, {}),
             *(
                 _component(_ALONE / len(alone), {name: 1.0}, 0.0, _BUDGETS.get(name, 64), whole)
                 for name in alone
@@ -121,8 +123,11 @@ class ScenesRecipe:
     size: int = 128
     patch_size: int = 16
     modalities: tuple[str, ...] = (*IMAGES, *FEATURES, *TEXTS)
-    alone: tuple[str, ...] = ("det", "metadata", "color_palette", "human_poses", "sam_instance")
-    num_target_tokens: int = 96
+    alone: tuple[str, ...] = (
+        *("det", "metadata", "color_palette", "human_poses", "sam_instance"),
+        *("depth", "normal", "semseg", "canny_edge", "sam_edge"),
+    )
+    num_target_tokens: int = 64
     dim: int = 192
     num_heads: int = 6
     encoder_depth: int = 8
@@ -137,7 +142,9 @@ class ScenesRecipe:
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
     semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
-    fourm: PretrainRecipe = field(default_factory=lambda: PretrainRecipe(steps=2700, save_every=450))
+    fourm: PretrainRecipe = field(
+        default_factory=lambda: PretrainRecipe(steps=2700, save_every=750, weights=_WEIGHTS)
+    )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
         """Those of the modalities that this recipe has."""
@@ -145,7 +152,7 @@ class ScenesRecipe:
 
     def masking(self) -> Masking:
         """How 4M is trained."""
-        alone = [self._column(raw) for raw in self.alone]
+        alone = [self._column(raw) for raw in self.some(self.alone)]
         return masking(self.size, alone, self.num_target_tokens)
 
     def _column(self, raw: str) -> str:
@@ -231,5 +238,7 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
         semseg=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
-        fourm=PretrainRecipe(steps=600, parts=2, learning_rate=2e-3, warmup=40, ema=0.98, save_every=300),
+        fourm=PretrainRecipe(
+            steps=600, learning_rate=2e-3, warmup=40, ema=0.98, save_every=300, weights=_WEIGHTS
+        ),
     )
