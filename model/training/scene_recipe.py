@@ -143,7 +143,9 @@ class ScenesRecipe:
     semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
     fourm: PretrainRecipe = field(
-        default_factory=lambda: PretrainRecipe(steps=2700, save_every=750, weights=_WEIGHTS)
+        default_factory=lambda: PretrainRecipe(
+            steps=8000, learning_rate=1.5e-3, save_every=500, weights=_WEIGHTS
+        )
     )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ from .scene_tokens import (
     text_tokens,
 )
 from .scene_values import SceneValues
-from .text_tables import start_text_tables
+from .tables import start_tables
 from .token_data import TokenData, write_index
 from .train_memcodes import train_memcodes
 from .train_vq import LOSSES, train_vq
@@ -233,6 +233,15 @@ class ScenesRun:
         assert isinstance(tokenizer, VQVAE)
         return tokenizer
 
+    def codebooks(self) -> dict[str, torch.Tensor]:
+        """Codes (V, d) of every grid, by 4M's names."""
+        raws = {name: self.config.modality(name).raw for name in self.recipe.columns()}
+        return {
+            name: self.tokenizer(raw).codebook()[0]
+            for name, raw in raws.items()
+            if name.startswith("tok_") and raw not in SPACES
+        }
+
     def tokenize(self, split: Split) -> None:
         """Turn all renderings into tokens; what is done is kept."""
         folder, names = self.out / f"tokens-{split}", self.recipe.columns()
@@ -288,7 +297,7 @@ class ScenesRun:
             self.batches("train"),
             self.recipe.fourm,
             self.out / "fourm",
-            prepare=lambda model: start_text_tables(model, self.text),
+            prepare=lambda model: start_tables(model, self.text, self.codebooks()),
             threads=self.workers,
         )
 

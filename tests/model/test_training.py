@@ -9,7 +9,7 @@ import pytest
 import torch
 from anyseek.errors import ConfigError
 from anyseek.model import load_model
-from anyseek.model.embeddings import SequenceEncoderEmbedding
+from anyseek.model.embeddings import ImageTokenEncoderEmbedding, SequenceEncoderEmbedding
 from anyseek.model.fourm import FourM
 from anyseek.model.inputs import InputReader
 from anyseek.model.scenes import (
@@ -71,8 +71,8 @@ from anyseek.model.training.scene_tokens import (
 )
 from anyseek.model.training.scene_values import SceneValues
 from anyseek.model.training.scenes import ScenesRun
+from anyseek.model.training.tables import start_tables
 from anyseek.model.training.teachers import TeacherConfig, contrast
-from anyseek.model.training.text_tables import start_text_tables
 from anyseek.model.training.token_data import TokenData
 from anyseek.model.training.train_memcodes import MemcodesRecipe
 from anyseek.model.training.train_vq import VqRecipe
@@ -440,11 +440,13 @@ def test_tables_hold_what_their_sequences_say():
     assert tables["caption"] < tables["color_palette"] < tables["metadata"] < tables["sam_instance"]
 
 
-def test_near_numbers_start_alike(vocabulary: bytes, text: TextTokenizer):
+def test_near_numbers_and_codes_start_alike(vocabulary: bytes, text: TextTokenizer):
     config = TINY.model(table_sizes(vocabulary))
     torch.manual_seed(0)
     model = FourM(config)
-    start_text_tables(model, text)
+    codes = torch.randn(512, 4)
+    codes[:2] = codes[:1]
+    start_tables(model, text, {f"tok_depth@{SIZE}": codes})
     layer = model.encoder_embeddings["det"]
     assert isinstance(layer, SequenceEncoderEmbedding)
     weight = layer.token_emb.weight
@@ -456,6 +458,10 @@ def test_near_numbers_start_alike(vocabulary: bytes, text: TextTokenizer):
     other = weight[text.id_of("v1=500")]
     assert torch.cosine_similarity(here, other, dim=0) < 0.8
     assert torch.equal(weight, model.encoder_embeddings["det"].token_emb.weight)
+    grid = model.encoder_embeddings[f"tok_depth@{SIZE}"]
+    assert isinstance(grid, ImageTokenEncoderEmbedding)
+    assert torch.equal(grid.token_emb.weight[0], grid.token_emb.weight[1])
+    assert 0.4 < grid.token_emb.weight.square().mean().sqrt() < 0.6
 
 
 # The recipe
