@@ -29,10 +29,13 @@ def draw_curves(logs: Mapping[str, Path]) -> Figure:
     """Losses of teachers and tokenizers, held-out losses of 4M, and how often it finds validation scenes.
 
     Args:
-        logs: by name: `fourm`, the teachers, and `tok_NAME`.
+        logs: by name: `start` and `fourm`, the teachers, and `tok_NAME`.
     """
     lines = {name: read_log(path) for name, path in logs.items()}
-    saves = [line for line in lines.pop("fourm") if HELD_OUT in line]
+    start, then = lines.pop("start"), lines.pop("fourm")
+    # One after the other: the steps of the second count on.
+    then = [line | {"step": line["step"] + start[-1]["step"]} for line in then]
+    saves = [line for line in start + then if HELD_OUT in line]
     figure = Figure(figsize=(14, 8), layout="constrained")
     (teachers, tokenizers), (losses, recalls) = figure.subplots(2, 2)
     for name, found in lines.items():

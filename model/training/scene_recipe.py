@@ -91,11 +91,34 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     )
 
 
+def start_masking(size: int) -> Masking:
+    """All of the picture, all of the caption, or parts of both, for the two global embeddings alone.
+
+    What tells most is learnt first and fast. Shown everything from the first step on, the model sees too little
+    of any one thing to leave the plateau where it knows only how frequent each token is.
+    """
+    rgb = f"rgb@{size}"
+    return Masking(
+        (
+            _component(2.0, {rgb: 1.0}, 0.0, 64, {}, others_out=0.0),
+            _component(1.5, {"caption": 1.0}, 0.0, 96, {"caption": "all"}, others_out=0.0),
+            _component(0.5, {rgb: 1.0, "caption": 1.0}, 0.0, 64, {}, others_out=0.0),
+        ),
+        num_target_tokens=32,
+    )
+
+
 def _component(
-    weight: float, inputs: Mapping[str, float], others: float, num_tokens: int, keep: Mapping[str, Keep]
+    weight: float,
+    inputs: Mapping[str, float],
+    others_in: float,
+    num_tokens: int,
+    keep: Mapping[str, Keep],
+    *,
+    others_out: float = 0.15,
 ) -> Component:
     inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
-    return Component(weight, inputs, _GLOBALS, others, 0.15, keep, num_tokens)
+    return Component(weight, inputs, _GLOBALS, others_in, others_out, keep, num_tokens)
 
 
 @dataclass(frozen=True)
@@ -113,7 +136,8 @@ class ScenesRecipe:
         batch_size: of the 4M model, samples.
         teachers: by their kind.
         images, semseg, vectors: how tokenizers of images, of segmentation and of vectors are trained.
-        fourm: how the 4M model is trained.
+        start: how the 4M model is trained first, see `start_masking`.
+        fourm: how it is trained then.
     """
 
     num_scenes: int = 16_000
@@ -142,10 +166,13 @@ class ScenesRecipe:
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
     semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
-    fourm: PretrainRecipe = field(
+    start: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
-            steps=8000, learning_rate=1.5e-3, save_every=500, weights=_WEIGHTS
+            steps=800, parts=4, learning_rate=1.5e-3, warmup=150, ema=0.995, save_every=200
         )
+    )
+    fourm: PretrainRecipe = field(
+        default_factory=lambda: PretrainRecipe(steps=4000, warmup=100, save_every=500, weights=_WEIGHTS)
     )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
@@ -240,7 +267,8 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
         semseg=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
+        start=PretrainRecipe(steps=250, learning_rate=2e-3, warmup=40, ema=0.98, save_every=250),
         fourm=PretrainRecipe(
-            steps=600, learning_rate=2e-3, warmup=40, ema=0.98, save_every=300, weights=_WEIGHTS
+            steps=400, learning_rate=2e-3, warmup=20, ema=0.98, save_every=400, weights=_WEIGHTS
         ),
     )

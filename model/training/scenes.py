@@ -28,14 +28,15 @@ from .benchmark import benchmark
 from .bundle import write_bundle, write_card
 from .evaluate import evaluate_queries, held_out_losses
 from .fit import LOG
-from .masking import MaskedBatches
+from .masking import MaskedBatches, Masking
 from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
-from .pretrain import BEST, Pretrainer
+from .pretrain import BEST, LAST, Pretrainer
 from .pretrain import LOG as FOURM_LOG
+from .pretrain_recipe import PretrainRecipe
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
 from .scene_data import NUM_RENDERINGS, SCENES_PER_SHARD, SceneShards, load_shards, render_shards
 from .scene_draws import image_draws, image_loss, vector_draws
-from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe
+from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe, start_masking
 from .scene_teachers import Teacher, dense_features, embed_images, load_teacher, teacher_recall, train_teacher
 from .scene_tokens import (
     drawn_tokens,
@@ -55,6 +56,7 @@ from .vocabulary import build_vocabulary, table_sizes
 
 TEXT_TOKENIZER = "text_tokenizer.json"
 BUNDLE = "bundle"
+STARTED, FOURM = "fourm_start", "fourm"
 SPLITS: tuple[Split, ...] = ("validation", "train")
 _NUM_EVALUATED = 500
 _NUM_HELD_OUT = 6  # batches
@@ -277,41 +279,72 @@ class ScenesRun:
         """The tokenized scenes of a split."""
         return TokenData.load(self.out / f"tokens-{split}")
 
-    def batches(self, split: Split) -> MaskedBatches:
+    def batches(self, split: Split, masking: Masking) -> MaskedBatches:
         """Masked batches of a split."""
         config, recipe = self.config, self.recipe
         return MaskedBatches(
             self.tokens(split),
             {name: config.modality(name) for name in config.domains_in},
-            recipe.masking(),
+            masking,
             self.text,
             targets=config.targets,
             batch_size=recipe.batch_size,
             seed=recipe.seed,
         )
 
+    def starter(self) -> Pretrainer:
+        """The trainer of what 4M learns first, at its last checkpoint."""
+        return self._trainer(
+            STARTED,
+            start_masking(self.recipe.size),
+            self.recipe.start,
+            lambda model: start_tables(model, self.text, self.codebooks()),
+        )
+
     def trainer(self) -> Pretrainer:
         """The 4M trainer, at its last checkpoint."""
+        started = self.out / STARTED / LAST
+        return self._trainer(
+            FOURM,
+            self.recipe.masking(),
+            self.recipe.fourm,
+            lambda model: model.load_state_dict(load_fourm(started).state_dict()),
+        )
+
+    def _trainer(
+        self, name: str, masking: Masking, recipe: PretrainRecipe, prepare: Callable[[FourM], object]
+    ) -> Pretrainer:
         return Pretrainer(
             self.config,
-            self.batches("train"),
-            self.recipe.fourm,
-            self.out / "fourm",
-            prepare=lambda model: start_tables(model, self.text, self.codebooks()),
+            self.batches("train", masking),
+            recipe,
+            self.out / name,
+            prepare=prepare,
             threads=self.workers,
         )
 
     def train(self) -> None:
-        """Train 4M to the end."""
-        steps = self.recipe.fourm.steps
-        self.trainer().run(self.evaluate, progress=lambda step: self._tell("train 4M", step, steps))
+        """Train 4M to the end: first what tells most, then everything."""
+        recipe = self.recipe
+        for stage, make, steps in (
+            ("start 4M", self.starter, recipe.start.steps),
+            ("train 4M", self.trainer, recipe.fourm.steps),
+        ):
+            make().run(self.evaluate, progress=partial(self._trained, stage, steps))
+
+    def _trained(self, stage: str, steps: int, step: int) -> None:
+        self._tell(stage, step, steps)
 
     @torch.inference_mode()
     def evaluate(self, model: FourM) -> dict[str, float]:
         """Losses on held-out batches, and R@1 and R@10 among validation scenes, known to the gallery by their
         pixels only; `rgb` asks with the other rendering.
         """
-        data, size, held_out = self.tokens("validation"), self.recipe.size, self.batches("validation")
+        data, size, held_out = (
+            self.tokens("validation"),
+            self.recipe.size,
+            self.batches("validation", self.recipe.masking()),
+        )
         report = held_out_losses(model, [held_out.draw(number) for number in range(_NUM_HELD_OUT)])
         queries = {
             query: [name if name in TEXTS else f"{name}@{size}" for name in query.split("+")]
@@ -329,13 +362,14 @@ class ScenesRun:
         raws = [*recipe.some((*IMAGES, *FEATURES, "human_poses", "sam_instance")), *SPACES]
         write_bundle(
             folder,
-            load_fourm(self.out / "fourm" / BEST),
+            load_fourm(self.out / FOURM / BEST),
             {raw: self.tokenizer_file(raw) for raw in raws},
             self.out / TEXT_TOKENIZER,
             channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
             size=recipe.size,
             logs={
-                "fourm": self.out / "fourm" / FOURM_LOG,
+                "start": self.out / STARTED / FOURM_LOG,
+                "fourm": self.out / FOURM / FOURM_LOG,
                 **{kind: self.out / "teachers" / kind / LOG for kind in TEACHERS.values()},
                 **{f"tok_{raw}": self.out / f"tok_{raw}.jsonl" for raw in self.configs},
             },
