@@ -94,8 +94,8 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
 def start_masking(size: int) -> Masking:
     """All of the picture, all of the caption, or parts of both, for the two global embeddings alone.
 
-    What tells most is learnt first and fast. Shown everything from the first step on, the model sees too little
-    of any one thing to leave the plateau where it knows only how frequent each token is.
+    What tells most is learnt first and fast. Shown everything from the first step on, the model sees too
+    little of any one thing to leave the plateau where it knows only how frequent each token is.
     """
     rgb = f"rgb@{size}"
     return Masking(
