@@ -616,7 +616,8 @@ def test_bundle_has_a_card_and_is_small(finished: tuple[ScenesRun, Path]):
         "tok_canny_edge.safetensors",
     } <= names
     for picture in ("curves.webp", "predictions.webp"):
-        assert min(Image.open(folder / picture).size) > 300
+        with Image.open(folder / picture) as image:
+            assert min(image.size) > 300
         assert f"({picture})" in card
     assert "tok_sam_edge.safetensors" not in names
     depth, semseg = (report["predictions"][raw] for raw in ("depth", "semseg"))
