@@ -188,7 +188,10 @@ def save_checkpoint(model: FourM | ImageTokenizer, path: Path, *, dtype: torch.d
     metadata = {key: _metadata_text(key, value) for key, value in model.config.values().items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        temporary.touch()
+        mode = temporary.stat().st_mode
         save_file(copies, temporary, metadata)
+        temporary.chmod(mode)  # safetensors lets nobody else read what it writes
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

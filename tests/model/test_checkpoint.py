@@ -91,6 +91,11 @@ def test_saved_model_loads_again_exactly(saved: Path) -> None:
     assert {name: parameter.requires_grad for name, parameter in loaded.named_parameters()} == kinds
 
 
+def test_saved_files_are_as_open_to_others_as_any_new_file(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").touch()
+    assert saved.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_metadata_are_python_literals_per_key(saved: Path) -> None:
     metadata = TensorFile(saved).metadata
     assert metadata["domains_in"] == "['rgb@32', 'caption', 'tok_depth@32', 'tok_dinov2_global']"
