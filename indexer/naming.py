@@ -3,37 +3,12 @@
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..model import SIDE_FILES
 
-_IMAGES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff")
-_ARRAYS = (".npy", ".npz")
-_MAPS = (".png", *_ARRAYS, ".tif", ".tiff", ".webp", ".jpg", ".jpeg")
 _LEGEND = "classes.json"  # of label maps; read with them
-
-#: Which extensions each modality is read from; where two files could fill one place, the earlier one wins.
-SIDE_FILES: Mapping[str, tuple[str, ...]] = {
-    "rgb": _IMAGES,
-    "caption": (".txt",),
-    "det": (".json",),
-    "metadata": (".json",),
-    "color_palette": (".json", ".txt"),
-    "depth": _MAPS,
-    "normal": _MAPS,
-    "semseg": _MAPS,
-    "canny_edge": _MAPS,
-    "sam_edge": _MAPS,
-    "human_poses": (".json", ".npz"),
-    "sam_instance": (".json", ".png", ".npy"),
-    "t5_caption": _ARRAYS,
-    "clip": _ARRAYS,
-    "dinov2": _ARRAYS,
-    "imagebind": _ARRAYS,
-    "dinov2_global": _ARRAYS,
-    "imagebind_global": _ARRAYS,
-}
 #: The place of an item's attributes, beside its modalities.
 ATTRIBUTES = "attributes"
 #: Stands for a modality where predicting attributes failed.
@@ -78,7 +53,7 @@ def place_of(name: str, folder_slot: str | None = None) -> Named | None:
     modality = suffix[1:].casefold()
     if base and modality in SIDE_FILES and extension in SIDE_FILES[modality]:
         return _named(base, modality, extension)
-    if extension in _IMAGES:
+    if extension in SIDE_FILES["rgb"]:
         return _named(stem, "rgb", extension)
     if base and modality in SIDE_FILES:
         return Named(printable(base), modality, -1)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .readers.same_view import check_same_view
     from .registry import Model, load_model
     from .showing import shown_value
+    from .side_files import SIDE_FILES
     from .sources import MODELS, ModelSource
     from .teachers import TEACHERS, Teacher, TeacherEmbedder, load_teacher, open_gallery
     from .values import INSTANCE, PERSON, Predicted, Value
@@ -37,6 +38,7 @@ __all__ = [
     "MODELS",
     "PERSON",
     "RAW_NAMES",
+    "SIDE_FILES",
     "TEACHERS",
     "Content",
     "Draft",
@@ -87,6 +89,7 @@ _MODULES = {
     "MODELS": "sources",
     "PERSON": "values",
     "RAW_NAMES": "modalities",
+    "SIDE_FILES": "side_files",
     "TEACHERS": "teachers",
     "Content": "inputs",
     "Draft": "drafts",

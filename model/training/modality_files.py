@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import MappingProxyType
 
 from ...errors import InputError
 from ..modalities import RAW_NAMES
-
-_PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_ARRAYS = (".npy", ".npz")
-SUFFIXES: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        **dict.fromkeys(("depth", "normal", "semseg", "canny_edge", "sam_edge"), (*_ARRAYS, *_PICTURES)),
-        **dict.fromkeys(("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global"), _ARRAYS),
-        "rgb": _PICTURES,
-        "caption": (".txt",),
-        "human_poses": (".json", ".npz"),
-        "sam_instance": (".json", *_PICTURES, ".npy"),
-    }
-)
-"""Of the modalities that something is trained on: their files' extensions; of two of an item the first."""
+from ..side_files import SIDE_FILES
 
 
 def modality_files(folder: Path, raw: str) -> dict[str, Path]:
@@ -30,7 +16,7 @@ def modality_files(folder: Path, raw: str) -> dict[str, Path]:
     Args:
         folder: with a folder of the modality's name, or with files side by side, whose names end in the
             modality and the extension; RGB needs no ending.
-        raw: the user's name of the modality, one of SUFFIXES.
+        raw: the user's name of the modality, one of SIDE_FILES.
 
     Returns:
         Files by item (path below `folder` without endings), in the order of their names.
@@ -42,24 +28,24 @@ def modality_files(folder: Path, raw: str) -> dict[str, Path]:
         raise InputError(f"{folder} is no folder.")
     in_layout = (folder / raw).is_dir()
     found = _layout_files(folder / raw, raw) if in_layout else _side_files(folder, raw)
-    ranked = sorted(found, key=lambda pair: (pair[0], -SUFFIXES[raw].index(pair[1].suffix.lower())))
+    ranked = sorted(found, key=lambda pair: (pair[0], -SIDE_FILES[raw].index(pair[1].suffix.lower())))
     if not ranked:
         raise InputError(
-            f"{folder} holds no {raw}. Expected {raw}/0001{SUFFIXES[raw][0]}, ... or "
-            f"0001.{raw}{SUFFIXES[raw][0]}, ...; extensions are {', '.join(SUFFIXES[raw])}."
+            f"{folder} holds no {raw}. Expected {raw}/0001{SIDE_FILES[raw][0]}, ... or "
+            f"0001.{raw}{SIDE_FILES[raw][0]}, ...; extensions are {', '.join(SIDE_FILES[raw])}."
         )
     return dict(ranked)
 
 
 def _layout_files(folder: Path, raw: str) -> Iterator[tuple[str, Path]]:
     for path in _visible(folder):
-        if path.suffix.lower() in SUFFIXES[raw]:
+        if path.suffix.lower() in SIDE_FILES[raw]:
             yield path.relative_to(folder).with_suffix("").as_posix(), path
 
 
 def _side_files(folder: Path, raw: str) -> Iterator[tuple[str, Path]]:
     for path in _visible(folder):
-        if path.suffix.lower() not in SUFFIXES[raw]:
+        if path.suffix.lower() not in SIDE_FILES[raw]:
             continue
         item = path.relative_to(folder).with_suffix("")
         ending = item.suffix[1:].lower()

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from anyseek.errors import InputError
-from anyseek.indexer.naming import SIDE_FILES, natural_key
+from anyseek.indexer.naming import natural_key
 from anyseek.indexer.scan import Scan
 from anyseek.indexer.sources import FolderSource, SourceItem
-from anyseek.model import modalities
+from anyseek.model import SIDE_FILES, modalities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

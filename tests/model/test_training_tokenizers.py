@@ -382,7 +382,7 @@ def test_files_are_found_in_both_layouts(tmp_path: Path) -> None:
     for name in ("part/1.png", "part/1.npy", "2.tif", "notes.md"):
         (tmp_path / "tree" / "depth" / name).write_bytes(b"")
     found = modality_files(tmp_path / "tree", "depth")
-    assert {name: path.name for name, path in found.items()} == {"2": "2.tif", "part/1": "1.npy"}
+    assert {name: path.name for name, path in found.items()} == {"2": "2.tif", "part/1": "1.png"}
     with pytest.raises(InputError, match="holds no semseg"):
         modality_files(tmp_path / "tree", "semseg")
     with pytest.raises(InputError, match="is no folder"):
