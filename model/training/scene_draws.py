@@ -60,7 +60,7 @@ def image_draws(raw: str, values: SceneValues, recipe: FitRecipe, tower: ImageTo
 
 def image_loss(raw: str) -> Loss:
     """What decoded values of a modality are compared by."""
-    return _balanced if raw == "semseg" else LOSSES[raw]
+    return {"semseg": _balanced, "canny_edge": _lines}.get(raw, LOSSES[raw])
 
 
 def _balanced(decoded: Tensor, labels: Tensor) -> Tensor:
@@ -72,6 +72,16 @@ def _balanced(decoded: Tensor, labels: Tensor) -> Tensor:
     logits, wanted = decoded[kept].float(), labels[kept].long()
     counts = torch.bincount(wanted.flatten(), minlength=logits.shape[1])
     return functional.cross_entropy(logits, wanted, weight=counts.clamp(min=1).float().rsqrt())
+
+
+def _lines(decoded: Tensor, values: Tensor) -> Tensor:
+    """Squared error in which lines and paper count by the root of their share: as likely as not to be drawn
+    within a pixel or two, a thin line is paper nearly everywhere, and all of a map would be.
+    """
+    on_line = values > 0
+    share = on_line.float().mean().clamp(1e-3, 1 - 1e-3)
+    weight = torch.where(on_line, share.rsqrt(), (1 - share).rsqrt())
+    return (weight * (decoded.float() - values.float()).square()).sum() / weight.sum()
 
 
 def _drawn(recipe: FitRecipe, number: int, num: int) -> NDArray[np.int64]:

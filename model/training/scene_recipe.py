@@ -27,7 +27,8 @@ EDGES = "canny_edge"
 _GLOBALS = {f"tok_{space}": 5.0 for space in SPACES}
 # They are two of sixteen targets, and what search is made of.
 _WEIGHTS = dict.fromkeys(_GLOBALS, 10.0)
-_ALONE = 7.0
+# Shares of batches that show one map, or one sequence, and nothing else; all of these modalities together.
+_MAPS_ALONE, _TEXTS_ALONE = 6.5, 2.0
 # Alone, statistics must not all fit: what is asked by them ends in "there may be more", as readers spell it.
 _BUDGETS = {"metadata": 28}
 _MLP = "BottleneckMLP/B_2-Wi_128"
@@ -64,7 +65,8 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     """Modalities alone and in mixes; both global embeddings are always asked, whatever else is.
 
     A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
-    mixes without the picture, parts of everything.
+    mixes without the picture, parts of everything. A map alone is asked for nothing but the embeddings: it
+    takes most samples to learn, and twice as many fit into the time.
 
     Args:
         size: of pictures, in pixels.
@@ -74,17 +76,22 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     """
     rgb = f"rgb@{size}"
     whole: dict[str, Keep] = dict.fromkeys(TEXTS, "all")
+    maps, texts = [name for name in alone if name not in TEXTS], [name for name in alone if name in TEXTS]
     return Masking(
         (
-            _component(1.5, {rgb: 1.0}, 0.0, 64, {}),
-            _component(1.0, {"caption": 1.0}, 0.0, 96, whole),
-            _component(3.0, {}, 0.01, 64, whole),
-            _component(1.0, {rgb: 0.02}, 0.05, 128, whole),
+            _component(2.0, {rgb: 1.0}, 0.0, 64, {}),
+            _component(0.7, {"caption": 1.0}, 0.0, 96, whole),
+            _component(1.5, {}, 0.01, 64, whole),
+            _component(0.7, {rgb: 0.02}, 0.05, 128, whole),
             _component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96, {}),
-            _component(0.5, {}, 0.7, 96, {}),
+            _component(0.4, {}, 0.7, 96, {}),
             *(
-                _component(_ALONE / len(alone), {name: 1.0}, 0.0, _BUDGETS.get(name, 64), whole)
-                for name in alone
+                _component(_MAPS_ALONE / len(maps), {name: 1.0}, 0.0, 64, whole, others_out=0.0)
+                for name in maps
+            ),
+            *(
+                _component(_TEXTS_ALONE / len(texts), {name: 1.0}, 0.0, _BUDGETS.get(name, 64), whole)
+                for name in texts
             ),
         ),
         num_target_tokens=num_target_tokens,
