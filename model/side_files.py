@@ -17,8 +17,9 @@ SIDE_FILES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         **dict.fromkeys(("depth", "normal", "semseg", "canny_edge", "sam_edge"), _MAPS),
         "human_poses": (".json", ".npz"),
         "sam_instance": (".json", ".png", ".npy"),
-        **dict.fromkeys(("t5_caption", "clip", "dinov2", "imagebind"), _ARRAYS),
-        **dict.fromkeys(("dinov2_global", "imagebind_global"), _ARRAYS),
+        **dict.fromkeys(
+            ("t5_caption", "clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global"), _ARRAYS
+        ),
     }
 )
 """Extensions by the user's name of the modality; of two files of one item the earlier extension wins."""

@@ -26,12 +26,15 @@ def masked_losses(model: FourM, batch: Mapping[str, Tokens]) -> dict[str, Tensor
     }
     if not asked:
         raise InputError("The batch asks for nothing: no modality has targets.")
-    inputs = {name: tokens for name, tokens in batch.items() if name in model.encoder_embeddings}
     # Most batches show few modalities: the others would be embedded for nothing.
-    shown = {name: tokens for name, tokens in inputs.items() if not bool(tokens.input_mask.all())} or inputs
-    most_shown = int(_used(tokens.input_mask for tokens in shown.values()).max()) if shown else 0
-    # Attention over no keys at all is undefined: keep at least one of padding.
-    encoded = model.encode(shown or batch, num_tokens=max(most_shown, 1))
+    shown = {
+        name: tokens
+        for name, tokens in batch.items()
+        if name in model.encoder_embeddings and not bool(tokens.input_mask.all())
+    }
+    # Attention over no keys at all is undefined: where nothing is shown, keep one of padding.
+    num_tokens = int(_used(tokens.input_mask for tokens in shown.values()).max()) if shown else 1
+    encoded = model.encode(shown or batch, num_tokens=num_tokens)
     targets = model.select_targets(
         {name: batch[name] for name in asked}, int(_used(asked.values()).max()), order=list(asked)
     )

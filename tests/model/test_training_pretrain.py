@@ -236,6 +236,25 @@ def test_a_batch_without_any_input_can_be_learned_from(tiny_training: Any) -> No
         )
 
 
+def test_only_what_is_shown_is_embedded(tiny_training: Any) -> None:
+    alone = Masking((Component(inputs={"caption": 1.0}, others_out=1.0),), 20, 20)
+    tiny = tiny_training
+    batches = MaskedBatches(tiny.data, tiny.rows, alone, tiny.text, targets=tiny.config.targets, batch_size=4)
+    torch.manual_seed(0)
+    model, batch = FourM(tiny.config), batches.draw(0)
+    embedded: list[str] = []
+    for name, layer in model.encoder_embeddings.items():
+        layer.register_forward_hook(lambda *_, name=name: embedded.append(name))
+    order = [name for name in batch if name in model.targets]
+    expected = model(batch, num_encoder_tokens=20, num_decoder_tokens=40, decoder_order=order).by_modality
+    assert len(embedded) > 1
+    embedded.clear()
+    found = masked_losses(model, batch)
+    assert embedded == ["caption"]
+    for name, loss in found.items():
+        torch.testing.assert_close(loss, expected[name])
+
+
 def test_weights_scale_the_losses_and_zero_switches_one_off(tiny_training: Any, tmp_path: Path) -> None:
     losses = {"a": torch.tensor(2.0), "b": torch.tensor(6.0)}
     assert weighted_mean(losses, {}) == 4
