@@ -29,13 +29,15 @@ def draw_curves(logs: Mapping[str, Path]) -> Figure:
     """Losses of teachers and tokenizers, held-out losses of 4M, and how often it finds validation scenes.
 
     Args:
-        logs: by name: `start` and `fourm`, the teachers, and `tok_NAME`.
+        logs: by name: `fourm...`, one after the other, the teachers, and `tok_NAME`.
     """
     lines = {name: read_log(path) for name, path in logs.items()}
-    start, then = lines.pop("start"), lines.pop("fourm")
-    # One after the other: the steps of the second count on.
-    then = [line | {"step": line["step"] + start[-1]["step"]} for line in then]
-    saves = [line for line in start + then if HELD_OUT in line]
+    saves: list[Line] = []
+    done = 0
+    for stage in [name for name in lines if name.startswith("fourm")]:  # steps count on
+        run = lines.pop(stage)
+        saves += [line | {"step": line["step"] + done} for line in run if HELD_OUT in line]
+        done += run[-1]["step"]
     figure = Figure(figsize=(14, 8), layout="constrained")
     (teachers, tokenizers), (losses, recalls) = figure.subplots(2, 2)
     for name, found in lines.items():

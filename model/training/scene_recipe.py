@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from ..presets import FourMConfig
 from ..scenes import SEMSEG_CLASSES
 from ..tokenizers.image import TokenizerConfig
-from .masking import Component, Keep, Masking
+from .masking import Masking
 from .pretrain import PretrainRecipe
+from .scene_masking import TEXTS, embed_masking, masking, start_masking
 from .scene_teachers import TeacherRecipe
 from .teachers import TeacherConfig
 from .train_memcodes import MemcodesRecipe
@@ -20,17 +21,13 @@ TEACHERS = {"dinov2_global": "self_supervised", "imagebind_global": "aligned"}
 SPACES = tuple(TEACHERS)
 FEATURES = ("dinov2", "imagebind")
 IMAGES = ("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge")
-TEXTS = ("caption", "det", "metadata", "color_palette", "human_poses", "sam_instance")
+FOURM = "fourm"
+"""Folder of the last run."""
 EDGES = "canny_edge"
 """Both kinds of edges share its tokenizer, as in 4M-21."""
 
-_GLOBALS = {f"tok_{space}": 5.0 for space in SPACES}
 # They are two of sixteen targets, and what search is made of.
-_WEIGHTS = dict.fromkeys(_GLOBALS, 10.0)
-# Shares of batches that show one map, or one sequence, and nothing else; all of these modalities together.
-_MAPS_ALONE, _TEXTS_ALONE = 6.5, 2.0
-# Alone, statistics must not all fit: what is asked by them ends in "there may be more", as readers spell it.
-_BUDGETS = {"metadata": 28}
+_WEIGHTS = {f"tok_{space}": 10.0 for space in SPACES}
 _MLP = "BottleneckMLP/B_2-Wi_128"
 
 
@@ -61,73 +58,6 @@ def _vector_tokenizer(num_channels: int, codebook_size: int, num_codebooks: int)
     )
 
 
-def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
-    """Modalities alone and in mixes; both global embeddings are always asked, whatever else is.
-
-    A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
-    mixes without the picture, parts of everything. A map alone is asked for nothing but the embeddings: it
-    takes most samples to learn, and twice as many fit into the time.
-
-    Args:
-        size: of pictures, in pixels.
-        alone: names of modalities with a component of their own. Elsewhere a modality of fewer tokens than
-            the budget never stands alone: what is left goes to others.
-        num_target_tokens: of a sample.
-    """
-    rgb = f"rgb@{size}"
-    whole: dict[str, Keep] = dict.fromkeys(TEXTS, "all")
-    maps, texts = [name for name in alone if name not in TEXTS], [name for name in alone if name in TEXTS]
-    return Masking(
-        (
-            _component(2.0, {rgb: 1.0}, 0.0, 64, {}),
-            _component(0.7, {"caption": 1.0}, 0.0, 96, whole),
-            _component(1.5, {}, 0.01, 64, whole),
-            _component(0.7, {rgb: 0.02}, 0.05, 128, whole),
-            _component(1.0, {rgb: 0.0, "caption": 0.3}, 0.1, 96, {}),
-            _component(0.4, {}, 0.7, 96, {}),
-            *(
-                _component(_MAPS_ALONE / len(maps), {name: 1.0}, 0.0, 64, whole, others_out=0.0)
-                for name in maps
-            ),
-            *(
-                _component(_TEXTS_ALONE / len(texts), {name: 1.0}, 0.0, _BUDGETS.get(name, 64), whole)
-                for name in texts
-            ),
-        ),
-        num_target_tokens=num_target_tokens,
-    )
-
-
-def start_masking(size: int) -> Masking:
-    """All of the picture, all of the caption, or parts of both, for the two global embeddings alone.
-
-    What tells most is learnt first and fast. Shown everything from the first step on, the model sees too
-    little of any one thing to leave the plateau where it knows only how frequent each token is.
-    """
-    rgb = f"rgb@{size}"
-    return Masking(
-        (
-            _component(2.0, {rgb: 1.0}, 0.0, 64, {}, others_out=0.0),
-            _component(1.5, {"caption": 1.0}, 0.0, 96, {"caption": "all"}, others_out=0.0),
-            _component(0.5, {rgb: 1.0, "caption": 1.0}, 0.0, 64, {}, others_out=0.0),
-        ),
-        num_target_tokens=32,
-    )
-
-
-def _component(
-    weight: float,
-    inputs: Mapping[str, float],
-    others_in: float,
-    num_tokens: int,
-    keep: Mapping[str, Keep],
-    *,
-    others_out: float = 0.15,
-) -> Component:
-    inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
-    return Component(weight, inputs, _GLOBALS, others_in, others_out, keep, num_tokens)
-
-
 @dataclass(frozen=True)
 class ScenesRecipe:
     """Everything that decides the result; the defaults made the packaged model.
@@ -142,9 +72,8 @@ class ScenesRecipe:
         dim, num_heads, encoder_depth, decoder_depth: of the 4M model.
         batch_size: of the 4M model, samples.
         teachers: by their kind.
-        images, semseg, vectors: how tokenizers of images, of segmentation and of vectors are trained.
-        start: how the 4M model is trained first, see `start_masking`.
-        fourm: how it is trained then.
+        images, fine, vectors: how tokenizers of images, of segmentation and edges, of vectors are trained.
+        start, embed, fourm: how the 4M model is trained, one after the other, see `scene_masking`.
     """
 
     num_scenes: int = 16_000
@@ -171,15 +100,20 @@ class ScenesRecipe:
         }
     )
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
-    semseg: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
+    fine: VqRecipe = field(default_factory=lambda: VqRecipe(steps=1800, batch_size=24))
     vectors: MemcodesRecipe = field(default_factory=lambda: MemcodesRecipe(steps=1000))
     start: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
             steps=800, parts=4, learning_rate=1.5e-3, warmup=150, ema=0.995, save_every=200
         )
     )
+    embed: PretrainRecipe = field(
+        default_factory=lambda: PretrainRecipe(
+            steps=2100, parts=4, learning_rate=1.2e-3, warmup=50, ema=0.995, save_every=300
+        )
+    )
     fourm: PretrainRecipe = field(
-        default_factory=lambda: PretrainRecipe(steps=8000, warmup=100, save_every=500, weights=_WEIGHTS)
+        default_factory=lambda: PretrainRecipe(steps=7700, warmup=100, save_every=500, weights=_WEIGHTS)
     )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
@@ -187,9 +121,19 @@ class ScenesRecipe:
         return tuple(raw for raw in modalities if raw in self.modalities)
 
     def masking(self) -> Masking:
-        """How 4M is trained."""
-        alone = [self._column(raw) for raw in self.some(self.alone)]
-        return masking(self.size, alone, self.num_target_tokens)
+        """How 4M is trained last."""
+        return masking(self.size, self._alone(), self.num_target_tokens)
+
+    def stages(self) -> dict[str, tuple[Masking, PretrainRecipe]]:
+        """The runs of 4M by the folder of each; every one starts from the weights of the one before."""
+        return {
+            "fourm_start": (start_masking(self.size), self.start),
+            "fourm_embed": (embed_masking(self.size, self._alone()), self.embed),
+            FOURM: (self.masking(), self.fourm),
+        }
+
+    def _alone(self) -> list[str]:
+        return [self._column(raw) for raw in self.some(self.alone)]
 
     def _column(self, raw: str) -> str:
         return raw if raw in TEXTS else f"tok_{raw}@{self.size}"
@@ -272,9 +216,10 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         batch_size=48,
         teachers={"self_supervised": teacher, "aligned": teacher},
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
-        semseg=VqRecipe(steps=250, batch_size=16, warmup=20),
+        fine=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),
         start=PretrainRecipe(steps=250, learning_rate=2e-3, warmup=40, ema=0.98, save_every=250),
+        embed=PretrainRecipe(steps=200, learning_rate=2e-3, warmup=20, ema=0.98, save_every=200),
         fourm=PretrainRecipe(
             steps=400, learning_rate=2e-3, warmup=20, ema=0.98, save_every=400, weights=_WEIGHTS
         ),

@@ -32,11 +32,11 @@ from .masking import MaskedBatches, Masking
 from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
 from .pretrain import BEST, LAST, Pretrainer
 from .pretrain import LOG as FOURM_LOG
-from .pretrain_recipe import PretrainRecipe
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
 from .scene_data import NUM_RENDERINGS, SCENES_PER_SHARD, SceneShards, load_shards, render_shards
 from .scene_draws import image_draws, image_loss, vector_draws
-from .scene_recipe import EDGES, FEATURES, IMAGES, SPACES, TEACHERS, TEXTS, ScenesRecipe, start_masking
+from .scene_masking import TEXTS
+from .scene_recipe import EDGES, FEATURES, FOURM, IMAGES, SPACES, TEACHERS, ScenesRecipe
 from .scene_teachers import Teacher, dense_features, embed_images, load_teacher, teacher_recall, train_teacher
 from .scene_tokens import (
     drawn_tokens,
@@ -56,7 +56,6 @@ from .vocabulary import build_vocabulary, table_sizes
 
 TEXT_TOKENIZER = "text_tokenizer.json"
 BUNDLE = "bundle"
-STARTED, FOURM = "fourm_start", "fourm"
 SPLITS: tuple[Split, ...] = ("validation", "train")
 _NUM_EVALUATED = 500
 _NUM_HELD_OUT = 6  # batches
@@ -220,7 +219,7 @@ class ScenesRun:
             tokenizer = train_memcodes(config, draw, LOSSES[raw], recipe.vectors, log, tell)
         else:
             tower = self.teacher(f"{raw}_global").images if raw in FEATURES else None
-            how = recipe.semseg if raw == "semseg" else recipe.images
+            how = recipe.fine if raw in ("semseg", EDGES) else recipe.images
             draw = image_draws(raw, self.values("train"), how, tower)
             tokenizer = train_vq(config, draw, image_loss(raw), how, log, tell)
         save_checkpoint(tokenizer, path, dtype=torch.int8)
@@ -292,45 +291,27 @@ class ScenesRun:
             seed=recipe.seed,
         )
 
-    def starter(self) -> Pretrainer:
-        """The trainer of what 4M learns first, at its last checkpoint."""
-        return self._trainer(
-            STARTED,
-            start_masking(self.recipe.size),
-            self.recipe.start,
-            lambda model: start_tables(model, self.text, self.codebooks()),
-        )
+    def trainer(self, stage: str = FOURM) -> Pretrainer:
+        """The trainer of one of the runs of 4M, at its last checkpoint."""
+        stages = self.recipe.stages()
+        masking, recipe = stages[stage]
+        before = [*stages][: [*stages].index(stage)]
 
-    def trainer(self) -> Pretrainer:
-        """The 4M trainer, at its last checkpoint."""
-        started = self.out / STARTED / LAST
-        return self._trainer(
-            FOURM,
-            self.recipe.masking(),
-            self.recipe.fourm,
-            lambda model: model.load_state_dict(load_fourm(started).state_dict()),
-        )
+        def prepare(model: FourM) -> None:
+            if before:
+                model.load_state_dict(load_fourm(self.out / before[-1] / LAST).state_dict())
+            else:
+                start_tables(model, self.text, self.codebooks())
 
-    def _trainer(
-        self, name: str, masking: Masking, recipe: PretrainRecipe, prepare: Callable[[FourM], object]
-    ) -> Pretrainer:
+        batches = self.batches("train", masking)
         return Pretrainer(
-            self.config,
-            self.batches("train", masking),
-            recipe,
-            self.out / name,
-            prepare=prepare,
-            threads=self.workers,
+            self.config, batches, recipe, self.out / stage, prepare=prepare, threads=self.workers
         )
 
     def train(self) -> None:
-        """Train 4M to the end: first what tells most, then everything."""
-        recipe = self.recipe
-        for stage, make, steps in (
-            ("start 4M", self.starter, recipe.start.steps),
-            ("train 4M", self.trainer, recipe.fourm.steps),
-        ):
-            make().run(self.evaluate, progress=partial(self._trained, stage, steps))
+        """Train 4M to the end: what tells most, what embeddings can be told from, everything."""
+        for stage, (_, recipe) in self.recipe.stages().items():
+            self.trainer(stage).run(self.evaluate, progress=partial(self._trained, stage, recipe.steps))
 
     def _trained(self, stage: str, steps: int, step: int) -> None:
         self._tell(stage, step, steps)
@@ -368,8 +349,7 @@ class ScenesRun:
             channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
             size=recipe.size,
             logs={
-                "start": self.out / STARTED / FOURM_LOG,
-                "fourm": self.out / FOURM / FOURM_LOG,
+                **{stage: self.out / stage / FOURM_LOG for stage in recipe.stages()},
                 **{kind: self.out / "teachers" / kind / LOG for kind in TEACHERS.values()},
                 **{f"tok_{raw}": self.out / f"tok_{raw}.jsonl" for raw in self.configs},
             },

@@ -94,9 +94,10 @@ TINY = ScenesRecipe(
     batch_size=8,
     teachers={"self_supervised": TEACHER, "aligned": TEACHER},
     images=VqRecipe(steps=2, batch_size=4, warmup=1),
-    semseg=VqRecipe(steps=2, batch_size=4, warmup=1),
+    fine=VqRecipe(steps=2, batch_size=4, warmup=1),
     vectors=MemcodesRecipe(steps=2, batch_size=8, warmup=1),
     start=PretrainRecipe(steps=2, parts=1, warmup=1, save_every=2, log_every=1),
+    embed=PretrainRecipe(steps=2, parts=1, warmup=1, save_every=2, log_every=1),
     fourm=PretrainRecipe(steps=6, warmup=2, save_every=3, log_every=3),
 )
 SMALL = replace(TINY, modalities=("depth", "caption", "det", "metadata", "color_palette"))
