@@ -109,6 +109,6 @@ def _component(
     others_out: float = 0.15,
     keep: Keep = "all",
 ) -> Component:
-    """Asks for both embeddings, and for others with `others_out`; shows of sequences all that fits, or parts."""
+    """Asks for both embeddings, for others with `others_out`; shows all of a sequence that fits, or parts."""
     inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
     return Component(weight, inputs, _GLOBALS, others_in, others_out, dict.fromkeys(TEXTS, keep), budget)
