@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from .masking import Budget, Component, Keep, Masking
 
@@ -46,8 +47,9 @@ def embed_masking(size: int, alone: Sequence[str]) -> Masking:
 def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
     """Everything from anything; both global embeddings are always asked, whatever else is.
 
-    A batch follows one component: all of the picture, all of the caption, mostly one modality, two or three,
-    mixes without the picture, parts of everything, or one of those of `embed_masking`.
+    A batch follows one component: all of the picture for everything or for what stands where in it, all of
+    the caption, mostly one modality, two or three, mixes without the picture, parts of everything, or one of
+    those of `embed_masking`.
 
     Args:
         size: of pictures, in pixels.
@@ -56,9 +58,12 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
         num_target_tokens: of a sample.
     """
     rgb = f"rgb@{size}"
+    # Segmentation is the hardest to see in a picture, and of rare things.
+    maps = {f"tok_semseg@{size}": 2.0, f"tok_depth@{size}": 1.0, f"tok_normal@{size}": 1.0}
     return Masking(
         (
-            _component(25, {rgb: 1.0}, 64, keep="random"),
+            _component(12, {rgb: 1.0}, 64, keep="random"),
+            _component(14, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
             _component(7, {"caption": 1.0}, 96),
             _component(14, {}, 64, others_in=0.01),
             _component(7, {rgb: 0.02}, 128, others_in=0.05),
@@ -106,9 +111,11 @@ def _component(
     budget: Budget,
     *,
     others_in: float = 0.0,
+    targets: Mapping[str, float] = MappingProxyType({}),
     others_out: float = 0.15,
     keep: Keep = "all",
 ) -> Component:
-    """Asks for both embeddings, for others with `others_out`; shows all of a sequence that fits, or parts."""
+    """Asks for both embeddings besides; shows all of a sequence that fits, or parts."""
     inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
-    return Component(weight, inputs, _GLOBALS, others_in, others_out, dict.fromkeys(TEXTS, keep), budget)
+    targets = {**_GLOBALS, **targets}
+    return Component(weight, inputs, targets, others_in, others_out, dict.fromkeys(TEXTS, keep), budget)

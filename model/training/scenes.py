@@ -314,7 +314,7 @@ class ScenesRun:
             self.trainer(stage).run(self.evaluate, progress=partial(self._trained, stage, recipe.steps))
 
     def _trained(self, stage: str, steps: int, step: int) -> None:
-        self._tell(stage, step, steps)
+        self._tell(f"train {stage}", step, steps)
 
     @torch.inference_mode()
     def evaluate(self, model: FourM) -> dict[str, float]:

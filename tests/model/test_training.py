@@ -654,7 +654,7 @@ def test_a_run_of_a_newcomer_ends_in_scenes_and_a_bundle(tmp_path: Path):
         stages.append(stage)
 
     report = run_scenes(tmp_path, 20, workers=1, progress=tell, recipe=SMALL)
-    assert {"write scenes", "render train", "teacher aligned", "train 4M", "benchmark"} <= set(stages)
+    assert {"write scenes", "render train", "teacher aligned", "train fourm", "benchmark"} <= set(stages)
     assert (tmp_path / "scenes" / "0020.json").exists()
     assert {"rgb", "caption", "depth"} <= set(report["retrieval"])
     assert load_model(report["bundle"]).inputs
