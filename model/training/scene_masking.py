@@ -45,7 +45,7 @@ def embed_masking(size: int, alone: Sequence[str]) -> Masking:
 
 
 def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
-    """Everything from anything; both global embeddings are always asked, whatever else is.
+    """Everything from anything; but for maps from the picture, both global embeddings are always asked.
 
     A batch follows one component: all of the picture for everything or for what stands where in it, all of
     the caption, mostly one modality, two or three, mixes without the picture, parts of everything, or one of
@@ -58,12 +58,13 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
         num_target_tokens: of a sample.
     """
     rgb = f"rgb@{size}"
-    # Segmentation is the hardest to see in a picture, and of rare things.
-    maps = {f"tok_semseg@{size}": 2.0, f"tok_depth@{size}": 1.0, f"tok_normal@{size}": 1.0}
+    # What stands where, and no embeddings: segmentation is the hardest to see, and of rare things.
+    maps = {"semseg": 2.0, "depth": 1.0, "normal": 1.0, "canny_edge": 0.7}
+    maps = dict.fromkeys(_GLOBALS, 0.0) | {f"tok_{raw}@{size}": alpha for raw, alpha in maps.items()}
     return Masking(
         (
             _component(12, {rgb: 1.0}, 64, keep="random"),
-            _component(14, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
+            _component(35, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
             _component(7, {"caption": 1.0}, 96),
             _component(14, {}, 64, others_in=0.01),
             _component(7, {rgb: 0.02}, 128, others_in=0.05),
