@@ -109,7 +109,7 @@ class ScenesRecipe:
     )
     embed: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
-            steps=2100, parts=4, learning_rate=1.2e-3, warmup=50, ema=0.995, save_every=300
+            steps=1500, parts=4, learning_rate=1.2e-3, warmup=50, ema=0.995, save_every=300
         )
     )
     fourm: PretrainRecipe = field(

@@ -1,6 +1,7 @@
 """The recipe of models of scenes: rendered data, values, tokens, teachers, vocabulary, and a tiny run."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from anyseek.model.tokenizers.image import VQVAE
 from anyseek.model.tokenizers.instances import string_to_instances
 from anyseek.model.tokenizers.poses import string_to_poses
 from anyseek.model.tokenizers.text import TextTokenizer
+from anyseek.model.tokens import Tokens
 from anyseek.model.training import scene_data
 from anyseek.model.training.benchmark import benchmark
 from anyseek.model.training.evaluate import likelihood, ranks, whole
@@ -36,13 +38,13 @@ from anyseek.model.training.pretrain import PretrainRecipe
 from anyseek.model.training.scene_arrays import MAX_CAPTION, SceneArrays, attribute_vector, pack
 from anyseek.model.training.scene_data import NUM_RENDERINGS, SceneShards, load_shards, render_shards
 from anyseek.model.training.scene_draws import image_draws, image_loss, vector_draws
+from anyseek.model.training.scene_masking import TEXTS, masking
 from anyseek.model.training.scene_recipe import (
     FEATURES,
+    FOURM,
     IMAGES,
     SPACES,
-    TEXTS,
     ScenesRecipe,
-    masking,
     tiny_recipe,
 )
 from anyseek.model.training.scene_runs import run_scenes
@@ -481,9 +483,8 @@ def test_columns_are_the_model_s_modalities(vocabulary: bytes):
     assert set(replace(TINY, modalities=("sam_edge",)).tokenizers()) == {"canny_edge", *SPACES}
 
 
-def test_modalities_are_given_alone_where_the_recipe_says(text: TextTokenizer, vocabulary: bytes):
-    everything = (*IMAGES, *FEATURES, *TEXTS)
-    recipe = replace(TINY, alone=everything)
+def random_batches(recipe: ScenesRecipe, stage: str, text: TextTokenizer, vocabulary: bytes) -> MaskedBatches:
+    """Of random tokens, masked as in one of the runs of 4M."""
     config = recipe.model(table_sizes(vocabulary))
     rows = {name: config.modality(name) for name in config.domains_in}
     rng = np.random.default_rng(0)
@@ -493,18 +494,67 @@ def test_modalities_are_given_alone_where_the_recipe_says(text: TextTokenizer, v
             columns[name] = rng.integers(0, 256, (NUM, 2, SIZE, SIZE, 3), np.uint8)
         else:
             columns[name] = rng.integers(40, 60, (NUM, 2, 1, 16)).astype(np.int16)
-    data = TokenData(columns)
-    batches = MaskedBatches(data, rows, recipe.masking(), text, targets=config.targets, batch_size=2)
+    masking, _ = recipe.stages()[stage]
+    return MaskedBatches(TokenData(columns), rows, masking, text, targets=config.targets, batch_size=2)
+
+
+def shown_and_asked(batch: Mapping[str, Tokens]) -> tuple[list[set[str]], set[str]]:
+    """What each sample is shown, and what the batch is asked for."""
+    shown = [{name for name, tokens in batch.items() if not tokens.input_mask[i].all()} for i in range(2)]
+    asked = {
+        name
+        for name, tokens in batch.items()
+        if tokens.target_mask is not None and not tokens.target_mask.all()
+    }
+    return shown, asked
+
+
+GLOBALS = {"tok_dinov2_global", "tok_imagebind_global"}
+EVERYTHING = replace(TINY, alone=(*IMAGES, *FEATURES, *TEXTS))
+
+
+def test_modalities_are_given_alone_where_the_recipe_says(text: TextTokenizer, vocabulary: bytes):
+    batches = random_batches(EVERYTHING, FOURM, text, vocabulary)
     alone: set[str] = set()
+    without = 0
     for number in range(500):
-        batch = batches.draw(number)
-        used = {name: (~tokens.input_mask).any(1) for name, tokens in batch.items()}
-        given = torch.stack(list(used.values())).sum(0)
-        alone |= {name for name, mine in used.items() if (mine & (given == 1)).any()}
-        assert {"tok_dinov2_global", "tok_imagebind_global"} <= set(batch)
-        assert not any(used[name].any() for name in ("tok_dinov2_global", "tok_imagebind_global"))
-    assert alone == set(rows) - {"tok_dinov2_global", "tok_imagebind_global"}
+        shown, asked = shown_and_asked(batches.draw(number))
+        alone |= {name for names in shown if len(names) == 1 for name in names}
+        assert not GLOBALS & set().union(*shown)
+        if not asked >= GLOBALS:  # maps, of all of the picture
+            assert shown == [{f"rgb@{SIZE}"}] * 2
+            assert asked <= {f"tok_{raw}@{SIZE}" for raw in ("semseg", "depth", "normal", "canny_edge")}
+            without += 1
+    assert alone == set(EVERYTHING.columns()) - GLOBALS
+    assert 30 < without < 200
     assert masking(SIZE) == replace(TINY, alone=()).masking()
+
+
+@pytest.mark.parametrize(
+    ("stage", "mixes"),
+    [
+        ("fourm_start", [{f"rgb@{SIZE}"}, {"caption"}, {f"rgb@{SIZE}", "caption"}]),
+        (
+            "fourm_embed",
+            [
+                *({name} for name in EVERYTHING.columns() if name not in GLOBALS),
+                {"color_palette", "metadata"},
+            ],
+        ),
+    ],
+)
+def test_first_runs_ask_for_the_embeddings_alone(
+    stage: str, mixes: list[set[str]], text: TextTokenizer, vocabulary: bytes
+):
+    batches = random_batches(EVERYTHING, stage, text, vocabulary)
+    seen: list[set[str]] = []
+    for number in range(400):
+        shown, asked = shown_and_asked(batches.draw(number))
+        assert asked == GLOBALS
+        seen += shown
+    for mix in mixes:
+        assert mix in seen
+    assert not GLOBALS & set().union(*seen)
 
 
 def test_statistics_alone_are_asked_with_some_missing(text: TextTokenizer, values: SceneValues):
