@@ -45,10 +45,10 @@ def embed_masking(size: int, alone: Sequence[str]) -> Masking:
 
 
 def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
-    """Everything from anything; but for maps from the picture, both global embeddings are always asked.
+    """Everything from anything; but for maps and texts of a picture, both global embeddings are asked too.
 
-    A batch follows one component: all of the picture for everything or for what stands where in it, all of
-    the caption, mostly one modality, two or three, mixes without the picture, parts of everything, or one of
+    A batch follows one component: all of the picture for everything, for maps or for texts, all of the
+    caption, mostly one modality, two or three, mixes without the picture, parts of everything, or one of
     those of `embed_masking`.
 
     Args:
@@ -58,13 +58,16 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
         num_target_tokens: of a sample.
     """
     rgb = f"rgb@{size}"
-    # What stands where, and no embeddings: segmentation is the hardest to see, and of rare things.
+    # What stands where and what is told of it, and no embeddings: these take most to learn.
+    nothing = dict.fromkeys(_GLOBALS, 0.0)
     maps = {"semseg": 2.0, "depth": 1.0, "normal": 1.0, "canny_edge": 0.7}
-    maps = dict.fromkeys(_GLOBALS, 0.0) | {f"tok_{raw}@{size}": alpha for raw, alpha in maps.items()}
+    maps = nothing | {f"tok_{raw}@{size}": alpha for raw, alpha in maps.items()}
+    texts = nothing | dict.fromkeys(TEXTS, 0.3)
     return Masking(
         (
             _component(12, {rgb: 1.0}, 64, keep="random"),
             _component(35, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
+            _component(15, {rgb: 1.0}, 64, targets=texts, others_out=0.0, keep="random"),
             _component(7, {"caption": 1.0}, 96),
             _component(14, {}, 64, others_in=0.01),
             _component(7, {rgb: 0.02}, 128, others_in=0.05),
