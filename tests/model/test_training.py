@@ -521,9 +521,10 @@ def test_modalities_are_given_alone_where_the_recipe_says(text: TextTokenizer, v
         shown, asked = shown_and_asked(batches.draw(number))
         alone |= {name for names in shown if len(names) == 1 for name in names}
         assert not GLOBALS & set().union(*shown)
-        if not asked >= GLOBALS:  # maps, of all of the picture
+        if not asked >= GLOBALS:  # maps or texts, of all of the picture
             assert shown == [{f"rgb@{SIZE}"}] * 2
-            assert asked <= {f"tok_{raw}@{SIZE}" for raw in ("semseg", "depth", "normal", "canny_edge")}
+            maps = {f"tok_{raw}@{SIZE}" for raw in ("semseg", "depth", "normal", "canny_edge")}
+            assert asked <= maps or asked <= set(TEXTS)
             without += 1
     assert alone == set(EVERYTHING.columns()) - GLOBALS
     assert 50 < without < 250
