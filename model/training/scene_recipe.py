@@ -113,7 +113,7 @@ class ScenesRecipe:
         )
     )
     fourm: PretrainRecipe = field(
-        default_factory=lambda: PretrainRecipe(steps=7700, warmup=100, save_every=500, weights=_WEIGHTS)
+        default_factory=lambda: PretrainRecipe(steps=3900, warmup=100, save_every=500, weights=_WEIGHTS)
     )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:

@@ -364,7 +364,7 @@ class ScenesRun:
         num = recipe.num_benchmark
         predictions = prediction_benchmark(folder, num, size=recipe.size, progress=self._tell)
         if (sheet := draw_predictions(folder, size=recipe.size)) is not None:
-            sheet.save(folder / SHEET, quality=80)
+            sheet.save(folder / SHEET, quality=60)
         teachers = {
             kind: json.loads((self.out / "teachers" / kind / "report.json").read_text())
             for kind in TEACHERS.values()
