@@ -570,6 +570,48 @@ def train_fourm(config: Path, as_json: bool) -> None:
         sys.exit(130)
 
 
+@train.command("scenes")
+@click.option(
+    "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="For all results."
+)
+@click.option(
+    "--scenes",
+    "num_scenes",
+    type=click.IntRange(20, 9999),
+    default=500,
+    show_default=True,
+    help="To be searched; four times as many are trained on.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Which scenes.")
+@as_json
+def train_scenes(out: Path, num_scenes: int, seed: int, as_json: bool) -> None:
+    """Render 3D scenes with every modality and train a small model that finds them, in minutes, on a CPU.
+
+    OUT/scenes holds scenes that the model never sees, OUT/bundle the model. Run again to go on after an
+    interruption. Then:
+
+    \b
+    anyseek index OUT/scenes --to scenes --model OUT/bundle
+    anyseek search scenes --caption "a person in a red shirt"
+    """
+    from .model.training.scene_runs import run_scenes
+
+    with _progress() as show:
+        report = run_scenes(
+            out,
+            num_scenes,
+            seed=seed,
+            workers=os.cpu_count() or 1,
+            progress=lambda stage, done, total: show({"stage": stage, "done": done, "total": total}),
+        )
+    if as_json:
+        click.echo(json.dumps(report))
+        return
+    rows = [{"query": name} | row for name, row in report["retrieval"].items()]
+    _print_table(rows, title=f"Found among {num_scenes} scenes never seen in training, by their pictures")
+    click.echo(f"anyseek index {report['scenes']} --to scenes --model {report['bundle']}")
+
+
 @train.command("transfer")
 @config_file
 @as_json
@@ -1067,7 +1109,8 @@ def _print_hits(hits: Hits, explain: bool) -> None:
     rows: list[dict[str, Any]] = []
     for place, hit in enumerate(hits, 1):
         row: dict[str, Any] = {"": place, "score": hit.score, "id": hit.id}
-        path = next((asset.path for asset in hit.assets if asset.path), "")
+        paths = {asset.modality: asset.path for asset in hit.assets if asset.path}
+        path = paths.get("rgb") or next(iter(paths.values()), "")
         rows.append(row | ({"why": hit.why()} if explain else {"file": path}))
     _print_table(rows) if rows else click.echo("No item passes the filter.")
 
@@ -1165,16 +1208,10 @@ def demo(
         click.echo(json.dumps(result))
 
 
-DEMO_QUERIES = (
-    *("rgb", "caption", "det", "color_palette", "metadata"),
-    *("caption+color_palette", "color_palette+metadata"),
-)
-
-
 def _render_scenes(home: Path, num_scenes: int, seed: int) -> None:
     """Write the scenes and, to ask with, other renderings of them; keep those that are there already."""
     from .errors import InputError
-    from .model.scenes import write_scenes
+    from .model.scenes import MODALITIES, write_scenes
 
     wanted = {"scenes": num_scenes, "seed": seed}
     marker = home / "demo.json"
@@ -1189,40 +1226,43 @@ def _render_scenes(home: Path, num_scenes: int, seed: int) -> None:
                 num_scenes,
                 seed=seed,
                 rendering=rendering,
+                modalities=("rgb",) if rendering else MODALITIES,
                 workers=os.cpu_count() or 1,
                 progress=_counter(show, f"render {folder}", num_scenes),
             )
     marker.write_text(json.dumps(wanted), encoding="utf-8")
 
 
-def _scene_query(home: Path, kind: str, name: str) -> Query:
-    """The query of one kind that scene `name` should answer, with the content of its side files."""
+def _scene_query(home: Path, kind: str, name: str) -> Query | None:
+    """The query of one kind that scene `name` should answer, of its files; None where one is not there."""
+    from .model.scenes import scene_file
     from .search import Query, QueryPart
 
-    def part(modality: str) -> QueryPart:
-        if modality == "rgb":
-            return QueryPart("rgb", home / "queries" / f"{name}.png")
-        if modality == "caption":
-            return QueryPart(
-                "caption", (home / "scenes" / f"{name}.caption.txt").read_text(encoding="utf-8").strip()
-            )
-        content = (home / "scenes" / f"{name}.{modality}.json").read_text(encoding="utf-8")
-        return QueryPart(modality, json.loads(content))
+    parts: list[QueryPart] = []
+    for modality in kind.split("+"):
+        path = home / ("queries" if modality == "rgb" else "scenes") / scene_file(name, modality)
+        if not path.is_file():
+            return None
+        is_text = modality == "caption"
+        parts.append(QueryPart(modality, path.read_text(encoding="utf-8").strip() if is_text else path))
+    return Query(tuple(parts))
 
-    return Query(tuple(part(modality) for modality in kind.split("+")))
+
+_DRAWN = ("rgb", "caption", "depth", "semseg", "sam_edge", "color_palette", "caption+color_palette", "det")
 
 
 def _draw_scenes(library: Library, home: Path) -> Path:
     """Draw some searches as a picture: single parts, mixes, and one with a negative."""
+    from .model.scenes import known_queries
     from .search import Caption
 
     names = sorted(path.stem for path in (home / "queries").glob("*.png") if "." not in path.stem)
-    kinds = ("rgb", "caption", "color_palette", "caption+color_palette", "det")
-    queries: list[Query | QueryPart] = [
-        _scene_query(home, kind, names[i * len(names) // len(kinds)]) for i, kind in enumerate(kinds)
-    ]
-    night = Caption("night, a yellow cone")
-    queries += [night, night - 0.5 * Caption("a grassy ground")]
+    inputs = library.model("scenes").inputs
+    kinds = [raw for raw in known_queries(inputs) if raw in _DRAWN]
+    asked = [_scene_query(home, kind, names[i * len(names) // len(kinds)]) for i, kind in enumerate(kinds)]
+    queries: list[Query | QueryPart] = [query for query in asked if query is not None]
+    night = Caption("a yellow cone at night")
+    queries += [night, night - 0.5 * Caption("on green grass")]
     scenes = library["scenes"]
     path = home / "searches.png"
     _save_grid(library, [(query, scenes.search(query, limit=6, view="rgb")) for query in queries], path)
@@ -1230,7 +1270,12 @@ def _draw_scenes(library: Library, home: Path) -> Path:
 
 
 def _evaluate_scenes(library: Library, home: Path) -> dict[str, Retrieval]:
-    """Ask for every scene whose caption no other scene has, in every way, and see where it comes in."""
+    """Ask for every scene whose caption no other scene has, in every way, and see where it comes in.
+
+    Every modality that the model reads is a question of its own, then some pairs; a scene that has nothing of
+    a kind (people) is not asked for by it.
+    """
+    from .model.scenes import known_queries
     from .search import evaluate_retrieval
 
     captions = {
@@ -1241,12 +1286,10 @@ def _evaluate_scenes(library: Library, home: Path) -> dict[str, Retrieval]:
     names = [name for name, caption in captions.items() if counts[caption] == 1]
     found: dict[str, Retrieval] = {}
     with _progress() as show:
-        for kind in DEMO_QUERIES:
-            found[kind] = evaluate_retrieval(
-                library.engine(),
-                "scenes",
-                [(_scene_query(home, kind, name), name) for name in names],
-                view="rgb",
-                progress=_counter(show, kind, len(names)),
-            )
+        for kind in known_queries(library.model("scenes").inputs):
+            asked = [(query, name) for name in names if (query := _scene_query(home, kind, name))]
+            if asked:
+                found[kind] = evaluate_retrieval(
+                    library.engine(), "scenes", asked, view="rgb", progress=_counter(show, kind, len(asked))
+                )
     return found

@@ -130,11 +130,16 @@ def _png(image: Image.Image, raw: str, notes: Mapping[str, str] | None = None) -
     return file.getvalue()
 
 
+def depth_png(levels: np.ndarray, scale: float, offset: float = 0.0) -> bytes:
+    """A depth map uint16 (H, W) as a file that says what its pixels mean: depth = offset + scale * pixel."""
+    return _png(Image.fromarray(levels), "depth", {SCALE_KEY: repr(scale), OFFSET_KEY: repr(offset)})
+
+
 def _depth_png(depth: np.ndarray) -> bytes:
     offset = float(depth.min())
     scale = (float(depth.max()) - offset) / _MAX_DEPTH
     levels = np.round((depth.astype(np.float64) - offset) / (scale or 1)).astype(np.uint16)
-    return _png(Image.fromarray(levels), "depth", {SCALE_KEY: repr(scale), OFFSET_KEY: repr(offset)})
+    return depth_png(levels, scale, offset)
 
 
 def _semseg_png(labels: np.ndarray, classes: Sequence[str]) -> bytes:

@@ -208,12 +208,16 @@ class ModelParts:
         return FourMConfig.parse(self.fourm_checkpoint.config, where=str(self.fourm_checkpoint.path))
 
     def _rows(self, names: Iterable[str]) -> dict[str, Modality]:
-        rows = [self.config.modality(name) for name in names]
+        rows = [self._row(name) for name in names]
         rows = [row for row in rows if not _has_codes(row) or row.raw in self.source.tokenizers]
         chosen: dict[str, Modality] = {}
         for row in sorted(rows, key=lambda row: row.kind != "pix"):
             chosen.setdefault(row.raw, row)
         return {row.raw: chosen[row.raw] for row in rows}
+
+    def _row(self, name: str) -> Modality:
+        row = self.config.modality(name)
+        return replace(row, channels=self.source.channels.get(row.raw, row.channels))
 
     def _network(self, raw: str, part: Part) -> ImageTokenizer:
         source = _pick("tokenizer for", raw, self.source.tokenizers)

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
+from typing import TypeGuard
 
 from ..errors import CheckpointError, ModelError
 from .classes import COCO_CLASSES, MAX_CLASSES
@@ -12,6 +13,9 @@ from .modalities import MODALITIES
 
 BUNDLE_FILE = "model.json"
 """What makes a folder a model: names its files, see `ModelSource.from_folder`."""
+
+_FEATURES = ("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global")
+_MAX_CHANNELS = 65_536
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class ModelSource:
         text_tokenizer: file, or URL with `text_sha256`.
         text_sha256: hash of what the URL gives.
         semseg_classes: names of the labels 1, 2, ... of segmentations.
+        channels: of features and vectors that are not as wide as the published ones, by the user's name.
         super_resolution: hub repository, or file, of the 4M checkpoint that predicts grids of twice the
             resolution from what this one predicts, with the same tokenizers; None where there is none.
     """
@@ -43,13 +48,15 @@ class ModelSource:
     text_tokenizer: str | Path
     text_sha256: str = ""
     semseg_classes: tuple[str, ...] = COCO_CLASSES
+    channels: Mapping[str, int] = field(default_factory=dict[str, int])
     super_resolution: str | Path | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ModelSource":
         """Read `model.json` of a folder: `{name, license, description, fourm, tokenizers: {modality: file},
-        text_tokenizer}`, and where they apply `semseg_classes: [name, ...]` (else those of COCO) and
-        `super_resolution`. Files are named relative to the folder and lie in it.
+        text_tokenizer}`, and where they apply `semseg_classes: [name, ...]` (else those of COCO),
+        `channels: {modality: number}` and `super_resolution`. Files are named relative to the folder and lie
+        in it.
 
         Raises:
             CheckpointError: there is none, or it says something else.
@@ -86,6 +93,7 @@ class ModelSource:
             files,
             _inside(folder, text),
             semseg_classes=_class_names(values.get("semseg_classes", list(COCO_CLASSES)), path),
+            channels=_channels(values.get("channels", {}), path),
             super_resolution=None if finer is None else _inside(folder, finer),
         )
 
@@ -102,6 +110,20 @@ def _class_names(value: object, path: Path) -> tuple[str, ...]:
             return tuple(str(name) for name in names)
         case _:
             raise CheckpointError(f"{path}: semseg_classes must be a list of at most {MAX_CLASSES} names.")
+
+
+def _channels(value: object, path: Path) -> Mapping[str, int]:
+    match value:
+        case {**found} if set(found) <= set(_FEATURES) and all(map(_is_width, found.values())):
+            return {str(raw): width for raw, width in found.items() if _is_width(width)}
+        case _:
+            raise CheckpointError(
+                f"{path}: channels must map some of {', '.join(_FEATURES)} to 1..{_MAX_CHANNELS}."
+            )
+
+
+def _is_width(value: object) -> TypeGuard[int]:
+    return type(value) is int and 1 <= value <= _MAX_CHANNELS
 
 
 _SCENES = Path(__file__).parent / "weights" / "scenes"
@@ -146,18 +168,7 @@ MODELS: Mapping[str, ModelSource] = MappingProxyType(
     {
         source.name: source
         for source in (
-            ModelSource(
-                name="scenes",
-                weights="packaged",
-                license="Apache-2.0",
-                description="Small model of rendered 3D scenes, for demo and tests; it knows no photos.",
-                fourm=_SCENES / "fourm.safetensors",
-                tokenizers={
-                    space: _SCENES / f"tok_{space}.safetensors"
-                    for space in ("dinov2_global", "imagebind_global")
-                },
-                text_tokenizer=_SCENES / "text_tokenizer.json",
-            ),
+            replace(ModelSource.from_folder(_SCENES), weights="packaged"),
             _published("B", "199 M"),
             _published("L", "706 M"),
             _published("XL", "2.8 B"),

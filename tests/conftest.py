@@ -1,6 +1,7 @@
 """Options and fixtures that several rooms share."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -98,6 +99,29 @@ def write_any_bundle(folder: Path, seed: int = 0, **config: Any) -> Path:
         "tokenizers": files,
         "semseg_classes": ANY_CLASSES,
     }
+    (folder / "model.json").write_text(json.dumps(content))
+    return folder
+
+
+def write_narrow_bundle(folder: Path, whole: Path) -> Path:
+    """Write a tiny model of pictures and captions that predicts global embeddings alone.
+
+    `whole` is a folder of `write_any_bundle`, whose tokenizers it takes.
+    """
+    import torch
+    from anyseek.model.checkpoint import load_fourm
+    from anyseek.model.fourm import FourM
+
+    known = load_fourm(whole / "fourm.safetensors").config
+    spaces = tuple(f"tok_{space}" for space in _ANY_SPACES)
+    shutil.copytree(whole, folder)
+    torch.manual_seed(0)
+    sizes = {name: known.vocab_overrides[name] for name in ("caption", *spaces)}
+    config = replace(known, domains_in=("rgb@64", "caption"), domains_out=spaces, vocab_overrides=sizes)
+    _save_fourm(FourM(config), folder / "fourm.safetensors")
+    content = json.loads((folder / "model.json").read_text()) | {"name": "narrow"}
+    del content["super_resolution"]
+    content["tokenizers"] = {space: content["tokenizers"][space] for space in _ANY_SPACES}
     (folder / "model.json").write_text(json.dumps(content))
     return folder
 
@@ -211,3 +235,9 @@ def make_any_bundle() -> Callable[..., Path]:
 def any_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that `load_model` opens, with every modality in and out; not to be changed."""
     return write_any_bundle(tmp_path_factory.mktemp("any") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def narrow_bundle(tmp_path_factory: pytest.TempPathFactory, any_bundle: Path) -> Path:
+    """A model of pictures and captions that predicts global embeddings alone; not to be changed."""
+    return write_narrow_bundle(tmp_path_factory.mktemp("narrow") / "bundle", any_bundle)

@@ -1,45 +1,57 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
-from .dataset import SceneRecord, describe_scene, encode_depth, write_scenes
-from .describe import attributes, boxes, caption, metadata
-from .render import MAX_DEPTH, Rendering, render
-from .scene import (
+from .dataset import MODALITIES, SceneRecord, describe_scene, known_queries, scene_file, write_scenes
+from .describe import attributes, boxes, caption, instances, metadata, people
+from .looks import (
     COLORS,
-    GROUNDS,
+    FLOORS,
     MATERIALS,
-    MAX_OBJECTS,
-    PATTERNS,
+    OBJECTS,
+    OUTDOORS,
+    PERSON,
     SEMSEG_CLASSES,
-    SHAPES,
     SIZES,
     SKIES,
-    Scene,
-    SceneObject,
-    View,
+    TEXTURES,
+    WALLS,
 )
+from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
+from .scene import MAX_OBJECTS, Decoration, Place, Scene, SceneObject, Split, View
 
 __all__ = [
     "COLORS",
-    "GROUNDS",
+    "FLOORS",
     "MATERIALS",
     "MAX_DEPTH",
     "MAX_OBJECTS",
-    "PATTERNS",
+    "MODALITIES",
+    "OBJECTS",
+    "OUTDOORS",
+    "PERSON",
     "SEMSEG_CLASSES",
-    "SHAPES",
     "SIZES",
     "SKIES",
+    "TEXTURES",
+    "WALLS",
+    "Decoration",
+    "Place",
     "Rendering",
     "Scene",
     "SceneObject",
     "SceneRecord",
+    "Split",
     "View",
     "attributes",
     "boxes",
     "caption",
     "describe_scene",
     "encode_depth",
+    "encode_normal",
+    "instances",
+    "known_queries",
     "metadata",
+    "people",
     "render",
+    "scene_file",
     "write_scenes",
 ]

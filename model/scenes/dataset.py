@@ -4,52 +4,113 @@ from __future__ import annotations
 
 import json
 import multiprocessing
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
-from ..conversions import main_colors
-from .describe import attributes, boxes, caption, metadata
-from .render import MAX_DEPTH, Rendering, render
+from ...errors import ModelError
+from ..conversions import main_colors, photo_edges
+from ..files import depth_png, encode_value
+from ..values import Value
+from .describe import attributes, boxes, caption, instances, metadata, people
+from .looks import SEMSEG_CLASSES
+from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
 from .scene import Scene, Split
+
+MODALITIES = (
+    *("rgb", "depth", "normal", "semseg", "canny_edge", "sam_edge", "sam_instance", "human_poses"),
+    *("caption", "det", "color_palette", "metadata"),
+)
+"""What is known of every scene, where there is something of the kind."""
+
+PAIRS = (
+    *("caption+color_palette", "caption+depth", "caption+metadata", "caption+det", "color_palette+metadata"),
+    *("color_palette+det", "det+metadata", "semseg+color_palette", "normal+color_palette", "rgb+caption"),
+    "canny_edge+color_palette",
+)
+"""Asked together, where the model reads both."""
 
 CAPTION_DETAIL = 0.85
 """Chance that a caption mentions a thing or one of its properties. People leave out what goes without saying;
 a caption that says everything would leave nothing for another modality to add."""
 
+_SUFFIXES = {"caption": ".txt"} | dict.fromkeys(
+    ("sam_instance", "human_poses", "det", "color_palette", "metadata"), ".json"
+)
 # Starting a process costs about a second: not worth it for less.
 _MIN_PER_WORKER = 50
 
 
+def known_queries(inputs: Sequence[str]) -> tuple[str, ...]:
+    """What scenes can be asked for by, of a model that reads some modalities: each alone, then pairs."""
+    singles = [raw for raw in MODALITIES if raw in inputs]
+    return (*singles, *(pair for pair in PAIRS if set(pair.split("+")) <= set(singles)))
+
+
+def scene_file(name: str, modality: str) -> str:
+    """What the file of a modality of a scene is called: `0001.png`, `0001.depth.png`, `0001.caption.txt`."""
+    return f"{name}{'' if modality == 'rgb' else f'.{modality}'}{_SUFFIXES.get(modality, '.png')}"
+
+
 @dataclass(frozen=True)
 class SceneRecord:
-    """A rendering and all that its files say."""
+    """A rendering and all that its files say.
+
+    Attributes:
+        rendering: with exact maps.
+        values: by modality, as `write_value` takes them, but depth in 65535ths of `MAX_DEPTH`; what a scene
+            has none of (boxes, people) is not there.
+        attributes: what a user may filter by.
+    """
 
     rendering: Rendering
-    caption: str
-    boxes: list[dict[str, object]]
-    palette: list[str]
-    metadata: dict[str, float | int]
-    attributes: dict[str, object]
+    values: Mapping[str, Value]
+    attributes: Mapping[str, object]
+
+    def encoded(self, modalities: Collection[str] = MODALITIES) -> dict[str, bytes]:
+        """Contents of its files, by modality."""
+        return {raw: _encode(raw, value) for raw, value in self.values.items() if raw in modalities}
 
 
-def describe_scene(scene: Scene, size: int = 96, rendering: int = 0) -> SceneRecord:
-    """Render a scene and gather everything known about the result."""
-    image = render(scene, size, rendering)
-    return SceneRecord(
-        rendering=image,
-        caption=caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
-        boxes=boxes(scene, image),
-        palette=main_colors(image.rgb),
-        metadata=metadata(scene, image),
-        attributes=attributes(scene),
-    )
+def _encode(raw: str, value: Value) -> bytes:
+    if raw == "depth":
+        assert isinstance(value, np.ndarray)
+        return depth_png(value, MAX_DEPTH / 65535)
+    suffix, content = encode_value(raw, value, classes=SEMSEG_CLASSES)
+    assert suffix == _SUFFIXES.get(raw, ".png")
+    return content
+
+
+def describe_scene(scene: Scene, size: int = 128, rendering: int = 0) -> SceneRecord:
+    """Render a scene and gather everything known about the result.
+
+    Args:
+        scene: what to render.
+        size: pixels along each side.
+        rendering: which of the scene's views, see `Scene.view`.
+    """
+    view = scene.view(rendering)
+    image = render(scene, size, view)
+    values: dict[str, Value] = {
+        "rgb": image.rgb,
+        "depth": encode_depth(image.depth),
+        "normal": encode_normal(image.normal),
+        "semseg": image.semseg + 1,
+        "canny_edge": photo_edges(image.rgb),
+        "sam_edge": image.edges,
+        "sam_instance": instances(image.instances),
+        "human_poses": people(scene, image.instances, view),
+        "caption": caption(scene, scene.rng(f"words{rendering}"), detail=CAPTION_DETAIL),
+        "det": boxes(scene, image),
+        "color_palette": main_colors(image.rgb),
+        "metadata": metadata(scene, image),
+    }
+    there = {raw: value for raw, value in values.items() if len(value)}
+    return SceneRecord(image, there, attributes(scene))
 
 
 def write_scenes(
@@ -57,17 +118,19 @@ def write_scenes(
     num: int,
     *,
     seed: int = 0,
-    size: int = 96,
+    size: int = 128,
     rendering: int = 0,
     split: Split = "unseen",
+    modalities: Collection[str] = MODALITIES,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """Write scenes 0 to num - 1 of a seed as images with side files; return their names ("0001", ...).
 
-    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png` (uint8, -1..1
-    to 0..255), `.semseg.png` (uint8 indices into `SEMSEG_CLASSES`), `.caption.txt`, `.det.json`,
-    `.color_palette.json`, `.metadata.json`, and the attributes in `0001.json`.
+    Beside `0001.png` lie `0001.depth.png` (uint16, 65535 = `MAX_DEPTH` or sky), `.normal.png`, `.semseg.png`
+    (indices into `SEMSEG_CLASSES`, which its legend names), `.canny_edge.png`, `.sam_edge.png`,
+    `.sam_instance.json`, `.human_poses.json`, `.caption.txt`, `.det.json`, `.color_palette.json`,
+    `.metadata.json`, and the attributes in `0001.json`. Where nothing is seen of a kind its file is missing.
 
     Args:
         folder: made if it does not exist; files of the same names are replaced.
@@ -76,13 +139,19 @@ def write_scenes(
         size: pixels along each side.
         rendering: 0 for the scenes themselves; 1, 2, ... for the same with camera moved and light changed.
         split: leave it at "unseen" for scenes that the shipped model has not been trained on.
+        modalities: which to write.
         workers: processes; few scenes are rendered in this one.
         progress: called with the number of finished scenes.
+
+    Raises:
+        ModelError: a modality that scenes do not have.
     """
+    if unknown := [raw for raw in modalities if raw not in MODALITIES]:
+        raise ModelError(f"Scenes have no {unknown[0]!r}. They have {', '.join(MODALITIES)}.")
     folder.mkdir(parents=True, exist_ok=True)
     digits = max(4, len(str(num)))
     names = [f"{index + 1:0{digits}d}" for index in range(num)]
-    write = partial(_write_one, folder, seed, size, rendering, split)
+    write = partial(_write_one, folder, seed, size, rendering, split, tuple(modalities))
     workers = min(workers, max(1, num // _MIN_PER_WORKER))
     if workers == 1:
         for index, name in enumerate(names):
@@ -100,28 +169,16 @@ def write_scenes(
 
 
 def _write_one(
-    folder: Path, seed: int, size: int, rendering: int, split: Split, index: int, name: str
+    folder: Path,
+    seed: int,
+    size: int,
+    rendering: int,
+    split: Split,
+    modalities: tuple[str, ...],
+    index: int,
+    name: str,
 ) -> None:
     record = describe_scene(Scene.sample(seed, index, split=split), size, rendering)
-    image = record.rendering
-    _write_image(folder / f"{name}.png", image.rgb)
-    _write_image(folder / f"{name}.depth.png", encode_depth(image.depth))
-    _write_image(folder / f"{name}.normal.png", np.round((image.normal + 1) * 127.5).astype(np.uint8))
-    _write_image(folder / f"{name}.semseg.png", image.semseg)
-    (folder / f"{name}.caption.txt").write_text(record.caption + "\n", encoding="utf-8")
-    for suffix, value in (
-        ("det.json", record.boxes),
-        ("color_palette.json", record.palette),
-        ("metadata.json", record.metadata),
-        ("json", record.attributes),
-    ):
-        (folder / f"{name}.{suffix}").write_text(json.dumps(value) + "\n", encoding="utf-8")
-
-
-def encode_depth(depth: NDArray[np.float32]) -> NDArray[np.uint16]:
-    """Scale depth in scene units to 0..65535; `MAX_DEPTH`, all beyond and sky give 65535."""
-    return np.round(np.minimum(depth / MAX_DEPTH, 1) * 65535).astype(np.uint16)
-
-
-def _write_image(path: Path, pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> None:
-    Image.fromarray(pixels).save(path, compress_level=3)
+    for raw, content in record.encoded(modalities).items():
+        (folder / scene_file(name, raw)).write_bytes(content)
+    (folder / f"{name}.json").write_text(json.dumps(record.attributes) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a scene is: a few objects on a ground under a sky, drawn from a seed.
+"""What a scene is: objects and people in a room or outdoors, drawn from a seed.
 
 Coordinates are right-handed with z up, in units of about a metre; the ground is z = 0. A scene never changes;
 `Scene.view(n)` gives the camera and the light of its n-th rendering.
@@ -7,66 +7,120 @@ Coordinates are right-handed with z up, in units of about a metre; the ground is
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
+
+from .looks import COLORS, FLOORS, MATERIALS, OBJECTS, OUTDOORS, PERSON, SIZES, SKIES, TEXTURES, WALLS
+from .parts import CLUTTER, KINDS, Part
+from .people import ACTIONS, HAIRS, SKINS, TROUSERS, Pose, figure, sample_pose
 
 Split = Literal["unseen", "train", "validation"]
 # Streams of different splits never meet, whatever the seed: what a user renders is unseen by the packaged
 # model.
 _SPLITS: dict[str, int] = {"unseen": 0, "train": 1, "validation": 2}
 
-# sRGB, 0..1
-COLORS: dict[str, tuple[float, float, float]] = {
-    "red": (0.80, 0.09, 0.08),
-    "orange": (0.95, 0.45, 0.05),
-    "yellow": (0.95, 0.85, 0.10),
-    "green": (0.12, 0.58, 0.14),
-    "cyan": (0.10, 0.75, 0.78),
-    "blue": (0.10, 0.20, 0.85),
-    "purple": (0.50, 0.12, 0.68),
-    "white": (0.93, 0.93, 0.93),
-}
-SHAPES = ("sphere", "cube", "cylinder", "cone", "pyramid", "torus")
-MATERIALS = ("matte", "shiny", "metal")
-SIZES: dict[str, float] = {"small": 0.55, "large": 0.95}
-GROUNDS: dict[str, tuple[float, float, float]] = {
-    "grey": (0.52, 0.52, 0.54),
-    "sandy": (0.85, 0.74, 0.53),
-    "grassy": (0.42, 0.58, 0.28),
-    "brown": (0.45, 0.30, 0.20),
-    "pink": (0.88, 0.64, 0.68),
-    "dark": (0.20, 0.21, 0.24),
-}
-PATTERNS = ("plain", "checkered", "striped")
-# Horizon and zenith colours, sRGB
-SKIES: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "blue sky": ((0.72, 0.84, 0.95), (0.30, 0.52, 0.86)),
-    "grey sky": ((0.74, 0.75, 0.77), (0.55, 0.57, 0.61)),
-    "sunset": ((0.98, 0.66, 0.38), (0.55, 0.38, 0.58)),
-    "night sky": ((0.16, 0.18, 0.30), (0.04, 0.05, 0.12)),
-    "green sky": ((0.66, 0.88, 0.74), (0.25, 0.62, 0.52)),
-}
-SEMSEG_CLASSES = ("sky", "ground", *SHAPES)
-MAX_OBJECTS = 5
-_NUM_OBJECTS_ODDS = (0.10, 0.25, 0.30, 0.20, 0.15)
+_PERSON_SCALE, _PERSON_REACH = 1.15, 0.55
+_ROOM_ODDS = 0.4
+MAX_OBJECTS = 6
+MAX_CLUTTER = 5
+_NUM_OBJECTS_ODDS = (0.06, 0.20, 0.28, 0.24, 0.13, 0.09)
+_PERSON_ODDS = 0.14  # of each object to be a person
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """One object standing on the ground.
+    """One object or person standing on the ground.
 
-    `x`, `y` are its centre on the ground, `radius` scales the unit shape, `yaw` turns it (radians).
+    `x`, `y` are its centre on the ground, `radius` scales the object, `yaw` turns it (radians). A person has
+    an action and a pose; its colour is that of the shirt.
     """
 
-    shape: str
+    kind: str
     color: str
     material: str
+    texture: str
     size: str
     x: float
     y: float
     radius: float
     yaw: float
+    action: str = ""
+    pose: Pose | None = None
+    look: tuple[int, int, int] = (0, 0, 0)
+
+    @cached_property
+    def turn(self) -> np.ndarray:
+        """Object axes to scene axes `(3, 3)`."""
+        c, s = np.cos(self.yaw), np.sin(self.yaw)
+        return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+
+    @cached_property
+    def parts(self) -> tuple[Part, ...]:
+        """Its parts in scene coordinates."""
+        if self.pose is not None:
+            skin, trousers, hair = self.look
+            own = figure(self.pose, SKINS[skin], TROUSERS[trousers], HAIRS[hair])
+        else:
+            own = {**KINDS, **CLUTTER}[self.kind]()
+        to = np.array([self.x, self.y, 0.0])
+        return tuple(one.moved(self.turn, self.radius, to) for one in own)
+
+    @cached_property
+    def ball(self) -> tuple[np.ndarray, float]:
+        """Centre `(3,)` and radius of a sphere around all of it."""
+        low = np.min([p.centre - p.bound for p in self.parts], 0)
+        high = np.max([p.centre + p.bound for p in self.parts], 0)
+        centre = ((low + high) / 2).astype(np.float32)
+        radius = max(float(np.linalg.norm(p.centre - centre)) + p.bound for p in self.parts)
+        return centre, radius
+
+
+@dataclass(frozen=True)
+class Decoration:
+    """A flat rectangle: a picture on wall `wall` (0..3) of a room, or a rug on its floor (-1).
+
+    `u`, `v` are its centre along the wall (or on the floor) and above the floor, with half sides `half`.
+    """
+
+    wall: int
+    color: str
+    u: float
+    v: float
+    half: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a scene is.
+
+    Attributes:
+        setting: `room` or a key of OUTDOORS.
+        ground: which of the setting's grounds, or a key of FLOORS.
+        sky: key of SKIES; of a room, "".
+        wall: key of WALLS; outdoors "".
+        wallpaper: whether the walls are striped.
+        half: half the side of the room.
+        yaw: turns room, patterns and hills.
+        scale: of patterns.
+        decorations: of the room.
+    """
+
+    setting: str
+    ground: str
+    sky: str
+    wall: str
+    wallpaper: bool
+    half: float
+    yaw: float
+    scale: float
+    decorations: tuple[Decoration, ...]
+
+    @property
+    def is_room(self) -> bool:
+        """Whether there are walls."""
+        return self.setting == "room"
 
 
 @dataclass(frozen=True)
@@ -96,11 +150,8 @@ class Scene:
     index: int
     split: Split
     objects: tuple[SceneObject, ...]
-    ground: str
-    pattern: str
-    pattern_scale: float
-    pattern_yaw: float
-    sky: str
+    clutter: tuple[SceneObject, ...]
+    place: Place
 
     @classmethod
     def sample(cls, seed: int, index: int = 0, *, split: Split = "unseen") -> Scene:
@@ -110,17 +161,9 @@ class Scene:
         """
         rng = _rng(seed, index, split, "scene")
         num_objects = 1 + int(rng.choice(MAX_OBJECTS, p=_NUM_OBJECTS_ODDS))
-        return cls(
-            seed=seed,
-            index=index,
-            split=split,
-            objects=_place_objects(rng, num_objects),
-            ground=_pick(rng, tuple(GROUNDS)),
-            pattern=_pick(rng, PATTERNS),
-            pattern_scale=float(rng.uniform(0.8, 1.3)),
-            pattern_yaw=float(rng.uniform(0, np.pi)),
-            sky=_pick(rng, tuple(SKIES)),
-        )
+        place = _sample_place(rng)
+        objects = _place_objects(rng, num_objects)
+        return cls(seed, index, split, objects, _scatter(rng, objects, place), place)
 
     def view(self, rendering: int = 0) -> View:
         """Camera and light of rendering 0, 1, ...; all but 0 turn the camera by 20 to 50 degrees."""
@@ -128,18 +171,23 @@ class Scene:
         base = float(self.rng("azimuth").uniform(0, 2 * np.pi))
         step = 0.0 if rendering == 0 else float(rng.choice([-1, 1]) * rng.uniform(0.35, 0.87))
         warmth = float(rng.uniform(-0.12, 0.12))
-        strength = float(rng.uniform(1.6, 2.5)) * (0.45 if self.sky == "night sky" else 1.0)
+        strength = float(rng.uniform(1.6, 2.5)) * (0.45 if self.place.sky == "night sky" else 1.0)
         return View(
             azimuth=base + step,
             elevation=float(rng.uniform(0.22, 0.42)),
-            distance=float(rng.uniform(7.2, 8.4)),
-            target_z=float(rng.uniform(0.65, 0.95)),
+            distance=float(rng.uniform(6.2, 7.2)),
+            target_z=float(rng.uniform(0.75, 1.05)),
             field_of_view=0.82,
             sun_azimuth=base + step + float(rng.uniform(-2.2, 2.2)) + np.pi * float(rng.random() < 0.2),
             sun_elevation=float(rng.uniform(0.6, 1.15)),
             sun_color=(strength * (1 + warmth), strength, strength * (1 - warmth)),
             ambient=float(rng.uniform(0.45, 0.65)),
         )
+
+    @property
+    def things(self) -> tuple[SceneObject, ...]:
+        """Objects, then clutter."""
+        return self.objects + self.clutter
 
     def rng(self, purpose: str) -> np.random.Generator:
         """Return a generator of this scene's own, independent for each purpose."""
@@ -155,20 +203,92 @@ def _pick(rng: np.random.Generator, names: tuple[str, ...]) -> str:
     return names[int(rng.integers(len(names)))]
 
 
+def _sample_place(rng: np.random.Generator) -> Place:
+    yaw, scale = float(rng.uniform(0, np.pi)), float(rng.uniform(0.8, 1.3))
+    if rng.random() < _ROOM_ODDS:
+        decorations = _sample_decorations(rng)
+        floor, wall = _pick(rng, tuple(FLOORS)), _pick(rng, tuple(WALLS))
+        half_side = float(rng.uniform(3.7, 4.6))
+        paper = bool(rng.random() < 0.3)
+        return Place("room", floor, "", wall, paper, half_side, yaw, scale, decorations)
+    setting = _pick(rng, tuple(OUTDOORS))
+    ground = str(int(rng.integers(len(OUTDOORS[setting][0]))))
+    return Place(setting, ground, _pick(rng, tuple(SKIES)), "", False, 0.0, yaw, scale, ())
+
+
+def _sample_decorations(rng: np.random.Generator) -> tuple[Decoration, ...]:
+    """Pictures on one to three walls, often a rug."""
+    found: list[Decoration] = []
+    for wall in rng.permutation(4)[: int(rng.integers(1, 4))].tolist():
+        half = (float(rng.uniform(0.45, 0.9)), float(rng.uniform(0.35, 0.6)))
+        u, v = float(rng.uniform(-1.6, 1.6)), float(rng.uniform(1.9, 2.6))
+        found.append(Decoration(wall, _pick(rng, tuple(COLORS)), u, v, half))
+    if rng.random() < 0.4:
+        half = (float(rng.uniform(1.2, 2.2)), float(rng.uniform(0.9, 1.6)))
+        found.append(Decoration(-1, _pick(rng, tuple(COLORS)), 0.0, 0.0, half))
+    return tuple(found)
+
+
 def _place_objects(rng: np.random.Generator, count: int) -> tuple[SceneObject, ...]:
-    """Draw objects that stand apart, by rejection; the wanted gap shrinks so that it always ends."""
+    """Draw objects that stand apart."""
     placed: list[SceneObject] = []
-    gap = 0.45
+    gap = 0.35
     for _ in range(count):
         size = _pick(rng, tuple(SIZES))
-        radius = SIZES[size] * float(rng.uniform(0.92, 1.08))
-        while True:
-            distance, angle = 2.5 * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
-            x, y = float(distance * np.cos(angle)), float(distance * np.sin(angle))
-            if all(np.hypot(x - o.x, y - o.y) > radius + o.radius + gap for o in placed):
-                break
-            gap *= 0.97
-        shape, color, material = _pick(rng, SHAPES), _pick(rng, tuple(COLORS)), _pick(rng, MATERIALS)
-        yaw = float(rng.uniform(0, 2 * np.pi))
-        placed.append(SceneObject(shape, color, material, size, x, y, radius, yaw))
+        radius = SIZES[size] * float(rng.uniform(0.93, 1.07))
+        is_person = bool(rng.random() < _PERSON_ODDS)
+        if is_person:
+            size, radius = "large", _PERSON_SCALE * float(rng.uniform(0.95, 1.05))
+        at, gap = _free_place(rng, placed, _PERSON_REACH if is_person else radius, gap)
+        placed.append(_sample_object(rng, is_person, size, at, radius))
     return tuple(placed)
+
+
+def _free_place(
+    rng: np.random.Generator, placed: list[SceneObject], reach: float, gap: float
+) -> tuple[tuple[float, float], float]:
+    """Draw a place by rejection; the gap shrinks, below 0 if it must, so that it ends. Gives what is left."""
+    while True:
+        x, y = _somewhere(rng, 2.3)
+        if all(np.hypot(x - o.x, y - o.y) > reach + _reach(o) + gap for o in placed):
+            return (x, y), gap
+        gap -= 0.01
+
+
+def _somewhere(rng: np.random.Generator, within: float) -> tuple[float, float]:
+    distance, angle = within * np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
+    return float(distance * np.cos(angle)), float(distance * np.sin(angle))
+
+
+def _sample_object(
+    rng: np.random.Generator, is_person: bool, size: str, at: tuple[float, float], radius: float
+) -> SceneObject:
+    color, yaw = _pick(rng, tuple(COLORS)), float(rng.uniform(0, 2 * np.pi))
+    if is_person:
+        action = _pick(rng, ACTIONS)
+        pose = sample_pose(action, rng)
+        skin, trousers, hair = rng.integers([len(SKINS), len(TROUSERS), len(HAIRS)]).tolist()
+        look = (skin, trousers, hair)
+        return SceneObject(PERSON, color, "matte", "plain", size, *at, radius, yaw, action, pose, look)
+    kind, material = _pick(rng, OBJECTS), _pick(rng, MATERIALS)
+    texture = TEXTURES[int(rng.choice(4, p=(0.55, 0.15, 0.15, 0.15)))]
+    return SceneObject(kind, color, material, texture, size, *at, radius, yaw)
+
+
+def _reach(item: SceneObject) -> float:
+    return _PERSON_REACH if item.kind == PERSON else item.radius
+
+
+def _scatter(
+    rng: np.random.Generator, objects: tuple[SceneObject, ...], place: Place
+) -> tuple[SceneObject, ...]:
+    """Draw small things in between; those that find no place are left out."""
+    kind = "book" if place.is_room else "stone"
+    found: list[SceneObject] = []
+    for _ in range(int(rng.integers(MAX_CLUTTER + 1))):
+        x, y = _somewhere(rng, 2.8)
+        radius, yaw = float(rng.uniform(0.12, 0.26)), float(rng.uniform(0, 2 * np.pi))
+        color = _pick(rng, tuple(COLORS)) if place.is_room else "white"
+        if all(np.hypot(x - o.x, y - o.y) > radius + _reach(o) for o in (*objects, *found)):
+            found.append(SceneObject(kind, color, "matte", "plain", "small", x, y, radius, yaw))
+    return tuple(found)

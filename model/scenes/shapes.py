@@ -1,8 +1,8 @@
 """Ray casting of the unit shapes.
 
-Each shape stands on its own z = -`half_height`, around the z axis, inside a sphere of radius `bound` about
-the origin. Rays are float32 arrays `(3, N)`; either side may be `(3, 1)` and broadcasts. Distances are `(N,)`
-along the given directions (which need no unit length), infinite where the ray misses or the shape is behind.
+Each shape is centred at the origin and fits the box -1..1 (a torus is flatter). Rays are float32 arrays
+`(3, N)`; either side may be `(3, 1)` and broadcasts. Distances are `(N,)` along the given directions (which
+need no unit length), infinite where the ray misses or the shape is behind.
 """
 
 from __future__ import annotations
@@ -20,10 +20,12 @@ _EPS = np.float32(1e-4)
 
 @dataclass(frozen=True)
 class Shape:
-    """A unit shape: how rays meet it, and its outward normals at points on it."""
+    """A unit shape: how rays meet it, and its outward normals at points on it.
 
-    half_height: float
-    bound: float
+    `half` are the half sides of its box.
+    """
+
+    half: tuple[float, float, float]
     intersect: Callable[[Array, Array], Array]
     normals: Callable[[Array], Array]
 
@@ -60,34 +62,27 @@ def _slab(o: Array, d: Array, half: float) -> tuple[Array, Array]:
     return np.minimum(t0, t1), np.maximum(t0, t1)
 
 
-_CYLINDER_RADIUS, _CYLINDER_HALF = 0.72, 0.9
-
-
 def _cylinder(o: Array, d: Array) -> Array:
     near, far, hit = _roots(
         d[0] * d[0] + d[1] * d[1],
         o[0] * d[0] + o[1] * d[1],
-        o[0] * o[0] + o[1] * o[1] - _CYLINDER_RADIUS**2,
+        o[0] * o[0] + o[1] * o[1] - 1,
     )
-    low, high = _slab(o, d, _CYLINDER_HALF)
+    low, high = _slab(o, d, 1)
     near, far = np.maximum(near, low), np.minimum(far, high)
     return _first(near, far, hit & (near < far))
 
 
 def _cylinder_normals(p: Array) -> Array:
-    cap = np.abs(p[2]) > _CYLINDER_HALF - 2e-3
-    n = np.stack([p[0], p[1], np.zeros_like(p[2])]) / _CYLINDER_RADIUS
+    cap = np.abs(p[2]) > 1 - 2e-3
+    n = np.stack([p[0], p[1], np.zeros_like(p[2])])
     return np.where(cap, np.stack([0 * p[0], 0 * p[0], np.sign(p[2])]), n).astype(np.float32)
 
 
-_CONE_RADIUS, _CONE_HALF = 0.95, 0.95
-_CONE_SLOPE = _CONE_RADIUS / (2 * _CONE_HALF)
-
-
 def _cone(o: Array, d: Array) -> Array:
-    """Meet the lateral surface or the base, whichever is nearer (solid cone, apex up)."""
-    k2 = np.float32(_CONE_SLOPE**2)
-    oz = o[2] - _CONE_HALF
+    """Meet the lateral surface or the base, whichever is nearer (solid cone, apex up, slope 1/2)."""
+    k2 = np.float32(0.25)
+    oz = o[2] - 1
     near, far, hit = _roots(
         d[0] * d[0] + d[1] * d[1] - k2 * d[2] * d[2],
         o[0] * d[0] + o[1] * d[1] - k2 * oz * d[2],
@@ -96,19 +91,19 @@ def _cone(o: Array, d: Array) -> Array:
     best = np.full(np.broadcast_shapes(near.shape, (1,)), _FAR, dtype=np.float32)
     for t in (near, far):
         z = o[2] + t * d[2]
-        good = hit & (np.abs(z) <= _CONE_HALF) & (t > _EPS) & (t < best)
+        good = hit & (np.abs(z) <= 1) & (t > _EPS) & (t < best)
         best = np.where(good, t, best)
     dz = np.where(np.abs(d[2]) < 1e-7, np.float32(1e-7), d[2])
-    t = (-_CONE_HALF - o[2]) / dz
+    t = (-1 - o[2]) / dz
     x, y = o[0] + t * d[0], o[1] + t * d[1]
-    good = (x * x + y * y <= _CONE_RADIUS**2) & (t > _EPS) & (t < best)
+    good = (x * x + y * y <= 1) & (t > _EPS) & (t < best)
     return np.where(good, t, best).astype(np.float32, copy=False)
 
 
 def _cone_normals(p: Array) -> Array:
-    base = p[2] < -_CONE_HALF + 2e-3
+    base = p[2] < -1 + 2e-3
     flat = np.hypot(p[0], p[1]) + 1e-6
-    n = np.stack([p[0] / flat, p[1] / flat, np.full_like(flat, _CONE_SLOPE)]) / np.hypot(1, _CONE_SLOPE)
+    n = np.stack([p[0] / flat, p[1] / flat, np.full_like(flat, 0.5)]) / np.hypot(1, 0.5)
     return np.where(base, np.array([[0], [0], [-1]]), n).astype(np.float32)
 
 
@@ -133,7 +128,7 @@ def _polyhedron(
     return intersect, normals
 
 
-_TORUS_MAJOR, _TORUS_MINOR = 0.72, 0.30
+_TORUS_MAJOR, _TORUS_MINOR = 0.7, 0.3
 
 
 def _torus_distance(p: Array) -> Array:
@@ -146,8 +141,7 @@ def _torus(o: Array, d: Array) -> Array:
     shape = np.broadcast_shapes(o.shape, d.shape)
     length = np.sqrt(dot(d, d))
     low, high = _slab(o, d, _TORUS_MINOR)
-    bound = _TORUS_MAJOR + _TORUS_MINOR
-    near, far, hit = _roots(dot(d, d), dot(o, d), dot(o, o) - bound * bound)
+    near, far, hit = _roots(dot(d, d), dot(o, d), dot(o, o) - 1)
     start, end = np.maximum(np.maximum(near, low), 2 * _EPS), np.minimum(far, high)
     out = np.full(shape[1], _FAR, dtype=np.float32)
     live = np.flatnonzero(np.broadcast_to(hit & (start < end), shape[1:]))
@@ -171,30 +165,20 @@ def _torus_normals(p: Array) -> Array:
     return (n / (np.sqrt(dot(n, n)) + 1e-6)).astype(np.float32)
 
 
-_CUBE_HALF = 0.72
-_cube, _cube_normals = _polyhedron(
-    [(*(s * np.eye(3)[axis]).tolist(), _CUBE_HALF) for axis in range(3) for s in (-1.0, 1.0)]
+_box, _box_normals = _polyhedron(
+    [(*(s * np.eye(3)[axis]).tolist(), 1.0) for axis in range(3) for s in (-1.0, 1.0)]
 )
-_PYRAMID_BASE, _PYRAMID_HALF = 0.9, 0.8
-_TILT = float(np.hypot(2 * _PYRAMID_HALF, _PYRAMID_BASE))
+_TILT = float(np.hypot(2, 1))
 _pyramid, _pyramid_normals = _polyhedron(
-    [(0.0, 0.0, -1.0, _PYRAMID_HALF)]
-    + [
-        (
-            x * 2 * _PYRAMID_HALF / _TILT,
-            y * 2 * _PYRAMID_HALF / _TILT,
-            _PYRAMID_BASE / _TILT,
-            _PYRAMID_HALF * _PYRAMID_BASE / _TILT,
-        )
-        for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))
-    ]
+    [(0.0, 0.0, -1.0, 1.0)]
+    + [(x * 2 / _TILT, y * 2 / _TILT, 1 / _TILT, 1 / _TILT) for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1))]
 )
 
 UNIT_SHAPES: dict[str, Shape] = {
-    "sphere": Shape(1.0, 1.0, _sphere, lambda p: p),
-    "cube": Shape(_CUBE_HALF, _CUBE_HALF * 1.7321, _cube, _cube_normals),
-    "cylinder": Shape(_CYLINDER_HALF, 1.153, _cylinder, _cylinder_normals),
-    "cone": Shape(_CONE_HALF, 1.344, _cone, _cone_normals),
-    "pyramid": Shape(_PYRAMID_HALF, 1.504, _pyramid, _pyramid_normals),
-    "torus": Shape(_TORUS_MINOR, 1.021, _torus, _torus_normals),
+    "sphere": Shape((1, 1, 1), _sphere, lambda p: p),
+    "box": Shape((1, 1, 1), _box, _box_normals),
+    "cylinder": Shape((1, 1, 1), _cylinder, _cylinder_normals),
+    "cone": Shape((1, 1, 1), _cone, _cone_normals),
+    "pyramid": Shape((1, 1, 1), _pyramid, _pyramid_normals),
+    "torus": Shape((1, 1, _TORUS_MINOR), _torus, _torus_normals),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,34 +10,19 @@ from numpy.typing import NDArray
 
 from ..embedder import Embedder, Embeddings
 from ..registry import load_model
-from ..scenes import Scene, SceneRecord, describe_scene
-from ..scenes.scene import Split
+from ..scenes import Scene, Split, describe_scene, known_queries
 from .evaluate import likelihood, ranks
 
-# What each line of the table asks with. `rgb` is another rendering than the one to be found.
-QUERIES: Mapping[str, tuple[str, ...]] = {
-    name: tuple(name.split("+"))
-    for name in (
-        "rgb",
-        "caption",
-        "det",
-        "color_palette",
-        "metadata",
-        "caption+color_palette",
-        "caption+metadata",
-        "caption+det",
-        "color_palette+metadata",
-        "color_palette+det",
-        "det+metadata",
-        "rgb+caption",
-    )
-}
 RANKINGS = ("cosine", "likelihood", "both")
 _LIKELIHOOD_WEIGHT = 0.25
 _BATCH = 250
+_Z = 1.96  # deviations of a normal distribution that leave 5 % outside
 
+Item = dict[str, NDArray[np.generic]]
 Report = dict[str, dict[str, dict[str, float]]]
-"""Ranking or space, then query, then `r1`, `r5`, `r10`, `median_rank`."""
+"""Ranking or space, then query, then `num` asked, `r1` and its 95 % interval `r1_low`..`r1_high`, `r5`,
+`r10`, `median_rank`."""
+Progress = Callable[[str, int, int], None]
 
 
 def benchmark(
@@ -46,49 +31,71 @@ def benchmark(
     *,
     seed: int = 0,
     split: Split = "unseen",
-    size: int = 96,
-    queries: Sequence[str] = tuple(QUERIES),
+    size: int = 128,
+    queries: Sequence[str] | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """Let every scene be found among `num` by each query.
+    """Let every scene be found among `num` by each query; `rgb` shows it in another rendering.
 
     The gallery is predicted from the pixels of rendering 0 alone. Rankings sum both spaces; each space alone
-    is reported with both scores.
+    is reported with both scores. A scene that has nothing of a kind (boxes, people) is not asked for by it.
+
+    Args:
+        folder: a bundle.
+        num: scenes.
+        seed, split: which scenes.
+        size: of their pictures.
+        queries: modalities joined by +; all that the model reads where None.
+        progress: told the stage, what is done, of how much.
     """
-    embedder = load_model(folder, dtype="float32").embedder
-    scenes = [Scene.sample(seed, index, split=split) for index in range(num)]
-    records = [[describe_scene(scene, size, rendering) for scene in scenes] for rendering in (0, 1)]
-    given = [_read(embedder, record) for record in records[0]]
-    moved = [embedder.read("rgb", record.rendering.rgb) for record in records[1]]
-    gallery = _embed(embedder, [{"rgb": item["rgb"]} for item in given])
+    model = load_model(folder, dtype="float32")
+    queries = known_queries(model.inputs) if queries is None else queries
+    raws = sorted({raw for query in queries for raw in query.split("+")} | {"rgb"})
+    given: list[Item] = []
+    moved: list[Item] = []
+    for index in range(num):
+        scene = Scene.sample(seed, index, split=split)
+        given.append(_read(model.embedder, scene, size, 0, raws))
+        moved.append(_read(model.embedder, scene, size, 1, ["rgb"]))
+        if progress is not None:
+            progress("benchmark", index + 1, num)
+    gallery = _embed(model.embedder, [{"rgb": item["rgb"]} for item in given])
     report: Report = {}
     for query in queries:
-        names = QUERIES[query]
-        asked = [
-            {name: moved[i] if name == "rgb" else item[name] for name in names if name in item}
-            for i, item in enumerate(given)
-        ]
-        # A scene whose objects are all hidden has no boxes to ask with.
-        rows = np.array([i for i, item in enumerate(asked) if item])
-        found = _embed(embedder, [asked[i] for i in rows])
+        rows, asked = _questions(query, given, moved)
+        if not rows:
+            continue
+        found = _embed(model.embedder, asked)
+        order = np.concatenate([rows, np.setdiff1d(np.arange(num), rows)]).astype(np.int64)
         for ranking, score in _scores(found, gallery).items():
-            others = np.setdiff1d(np.arange(num), rows)
-            report.setdefault(ranking, {})[query] = ranks(score[:, np.concatenate([rows, others])])
+            report.setdefault(ranking, {})[query] = _measured(score[:, order])
     return report
 
 
-def _read(embedder: Embedder, record: SceneRecord) -> dict[str, NDArray[np.generic]]:
-    item = {
-        "rgb": embedder.read("rgb", record.rendering.rgb),
-        "caption": embedder.read("caption", record.caption),
-        "color_palette": embedder.read("color_palette", record.palette),
-        "metadata": embedder.read("metadata", record.metadata),
-    }
-    if record.boxes:
-        item["det"] = embedder.read("det", record.boxes)
-    return item
+def _measured(score: NDArray[np.float32]) -> dict[str, float]:
+    """Ranks, and Wilson's interval of R@1."""
+    found, num = ranks(score), len(score)
+    share = found["r1"]
+    centre = share + _Z**2 / (2 * num)
+    half = _Z * float(np.sqrt(share * (1 - share) / num + (_Z / (2 * num)) ** 2))
+    low, high = ((centre + sign * half) / (1 + _Z**2 / num) for sign in (-1, 1))
+    return {"num": num, **found, "r1_low": low, "r1_high": high}
 
 
-def _embed(embedder: Embedder, items: Sequence[Mapping[str, NDArray[np.generic]]]) -> dict[str, Embeddings]:
+def _read(embedder: Embedder, scene: Scene, size: int, rendering: int, raws: Sequence[str]) -> Item:
+    """Read a scene's files."""
+    files = describe_scene(scene, size, rendering).encoded(raws)
+    return {raw: embedder.read(raw, content) for raw, content in files.items()}
+
+
+def _questions(query: str, given: Sequence[Item], moved: Sequence[Item]) -> tuple[list[int], list[Item]]:
+    """Scenes that have all of a query, and what they are asked for by."""
+    names = query.split("+")
+    rows = [row for row, item in enumerate(given) if set(names) <= set(item)]
+    return rows, [{name: (moved if name == "rgb" else given)[row][name] for name in names} for row in rows]
+
+
+def _embed(embedder: Embedder, items: Sequence[Item]) -> dict[str, Embeddings]:
     parts = [
         embedder.embed(items[start : start + _BATCH], log_probs=True)
         for start in range(0, len(items), _BATCH)

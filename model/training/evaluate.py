@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,9 +11,15 @@ import torch.nn.functional as F  # noqa: N812
 from numpy.typing import NDArray
 
 from ..fourm import FourM
+from ..inputs import normalize_pixels
 from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
-from .train_fourm import predict
+from .objective import masked_losses
+from .pretrain import HELD_OUT
+from .token_data import TokenData
+
+_PATCH = 16
+_SEQUENCES = frozenset({"caption", "det", "metadata", "color_palette", "human_poses", "sam_instance"})
 
 
 @dataclass(frozen=True)
@@ -47,7 +53,7 @@ def predict_all(
             for name, tokens in batch.items()
         }
         with torch.autocast("cpu", torch.bfloat16):
-            for name, value in predict(model, part, tuple(tokenizers)).items():
+            for name, value in model.decode(model.encode(part), tuple(tokenizers)).items():
                 logits[name].append(value.float())
     for name, tokenizer in tokenizers.items():
         log_probs = torch.cat(logits[name]).log_softmax(-1)
@@ -56,6 +62,62 @@ def predict_all(
         found.tokens[name] = log_probs.argmax(-1).numpy()
         found.log_probs[name] = log_probs.numpy()
     return found
+
+
+def held_out_losses(model: FourM, batches: Iterable[Mapping[str, Tokens]]) -> dict[str, float]:
+    """Mean losses in nats over some batches: `held_out.NAME` of each target modality, and `held_out`."""
+    sums: dict[str, list[float]] = {}
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        for batch in batches:
+            for name, loss in masked_losses(model, batch).items():
+                sums.setdefault(name, []).append(loss.item())
+    found = {f"{HELD_OUT}.{name}": round(float(np.mean(losses)), 4) for name, losses in sorted(sums.items())}
+    return found | {HELD_OUT: round(float(np.mean(list(found.values()))), 4)}
+
+
+def evaluate_queries(
+    model: FourM,
+    data: TokenData,
+    queries: Mapping[str, Sequence[str]],
+    pixels: str,
+    tokenizers: Mapping[str, VQVAE],
+    num: int,
+) -> dict[str, float]:
+    """R@1 and R@10 of queries among the first `num` samples, known to the gallery by their pixels only.
+
+    Args:
+        model: to evaluate.
+        data: samples.
+        queries: names of modalities, by what the report calls them; pixels alone ask with rendering 1.
+        pixels: name of that modality.
+        tokenizers: by name of their space's modality.
+        num: at most.
+    """
+    num = min(num, len(data))
+    gallery = predict_all(model, whole(data, [pixels], num, 0), tokenizers)
+    report: dict[str, float] = {}
+    for query, names in queries.items():
+        found = predict_all(model, whole(data, names, num, int(list(names) == [pixels])), tokenizers)
+        row = ranks(scores(found, gallery, tuple(tokenizers), "both"))
+        report |= {f"{query}.{key}": round(row[key], 4) for key in ("r1", "r10")}
+    return report
+
+
+def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> dict[str, Tokens]:
+    """Modalities as queries give them: all there is of the first `num` samples, in their first variant."""
+    batch: dict[str, Tokens] = {}
+    for name in names:
+        column = data.columns[name]
+        view = min(rendering, column.shape[1] - 1)
+        if column.dtype == np.uint8:
+            pixels = normalize_pixels(np.asarray(column[:num, view]))
+            patches = (pixels.shape[-1] // _PATCH) ** 2
+            batch[name] = Tokens(torch.from_numpy(pixels), torch.zeros(num, patches, dtype=torch.bool))
+            continue
+        ids = np.asarray(column[:num, view, 0]).astype(np.int64)
+        hidden = ids == 0 if name in _SEQUENCES else np.zeros(ids.shape, bool)
+        batch[name] = Tokens(torch.from_numpy(ids), torch.from_numpy(hidden))
+    return batch
 
 
 def scores(

@@ -33,6 +33,8 @@ Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 
 Batch = Tensor | tuple[Tensor, ...]
+Progress = Callable[[int, int], None]
+"""Told after each step: steps done, of how many."""
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
 
@@ -139,7 +141,7 @@ class Fit(Generic[NetworkT]):
         measure: Callable[[NetworkT, bool], Mapping[str, float]] | None = None,
         *,
         until: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         should_stop: Callable[[], bool] | None = None,
     ) -> None:
         """Train to the end, or to step `until`.

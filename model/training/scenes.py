@@ -1,6 +1,6 @@
 """Makes the packaged model `scenes` from nothing: `python -m anyseek.model.training.scenes --out DIR`.
 
-Stages: render scenes, pack them into arrays, train two teachers, embed the scenes, train two tokenizers,
+Stages: render scenes, make the vocabulary, train two teachers, train a tokenizer for each modality, tokenize,
 train 4M, write the bundle and its measurements. Each leaves its result in the folder and is skipped when it
 is there, so an interrupted run goes on; delete a result to make it again.
 """
@@ -9,323 +9,379 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..checkpoint import load_tokenizer, save_checkpoint
+from ..checkpoint import load_fourm, load_tokenizer, save_checkpoint
 from ..fourm import FourM
 from ..presets import FourMConfig
-from ..scenes import SHAPES
-from ..scenes.scene import Split
+from ..scenes import OBJECTS, PERSON, Split
 from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
-from .benchmark import QUERIES, benchmark
+from .benchmark import benchmark
 from .bundle import write_bundle, write_card
-from .evaluate import Predicted, predict_all, ranks, scores
-from .mixture import Component, Phase
+from .evaluate import evaluate_queries, held_out_losses
+from .fit import LOG
+from .masking import MaskedBatches, Masking
+from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
+from .pretrain import BEST, LAST, Pretrainer
+from .pretrain import LOG as FOURM_LOG
 from .scene_arrays import SceneArrays, load_text_tokenizer, pack
-from .scene_batches import SceneBatches, TokenIds, query_tokens
-from .scene_data import load_shards, render_shards
-from .teachers import CaptionAligned, SelfSupervised
-from .text_tables import start_text_tables
-from .train_fourm import LOG, FourMRecipe, FourMTrainer
-from .train_teachers import TeacherRecipe, embed_images, load_teacher, recall, train_teacher
-from .train_tokenizer import TokenizerRecipe, judge_tokenizer, train_tokenizer
+from .scene_data import NUM_RENDERINGS, SCENES_PER_SHARD, SceneShards, load_shards, render_shards
+from .scene_draws import image_draws, image_loss, vector_draws
+from .scene_masking import TEXTS
+from .scene_recipe import EDGES, FEATURES, FOURM, IMAGES, SPACES, TEACHERS, ScenesRecipe
+from .scene_teachers import Teacher, dense_features, embed_images, load_teacher, teacher_recall, train_teacher
+from .scene_tokens import (
+    drawn_tokens,
+    feature_tokens,
+    grid_tokens,
+    instance_tokens,
+    people_tokens,
+    pose_values,
+    text_tokens,
+)
+from .scene_values import SceneValues
+from .tables import start_tables
+from .token_data import TokenData, write_index
+from .train_memcodes import train_memcodes
+from .train_vq import LOSSES, train_vq
 from .vocabulary import build_vocabulary, table_sizes
 
-# Which teacher stands for which space.
-TEACHERS = {"dinov2_global": "self_supervised", "imagebind_global": "caption_aligned"}
-SPACES = tuple(TEACHERS)
-TARGETS = tuple(f"tok_{space}" for space in SPACES)
 TEXT_TOKENIZER = "text_tokenizer.json"
-_NUM_EVALUATED = 1000
+BUNDLE = "bundle"
+SPLITS: tuple[Split, ...] = ("validation", "train")
+_NUM_EVALUATED = 500
+_NUM_HELD_OUT = 6  # batches
 
-# Asked at every checkpoint.
-_WATCHED = ("rgb", "caption", "det", "color_palette", "metadata", "caption+color_palette", "caption+metadata")
-
-_OTHERS = {"det": 0.5, "color_palette": 0.5, "metadata": 0.5}
-_ANY = Component(1.0, {"rgb": 0.7, "caption": 0.6, **_OTHERS}, num_tokens=48, alpha=0.7)
-MIXTURE = (
-    Phase(
-        0,
-        (
-            Component(2.5, {"rgb": 1.0}),
-            Component(3.0, {"caption": 1.0}),
-            Component(1.0, {"det": 0.34, "color_palette": 0.34, "metadata": 0.34}),
-            Component(2.0, {"caption": 0.75, **_OTHERS}),
-            _ANY,
-        ),
-    ),
-    # Image and caption are learnt soon; what says less needs more of the time.
-    Phase(
-        1600,
-        (
-            Component(1.5, {"rgb": 1.0}),
-            Component(1.5, {"caption": 1.0}),
-            Component(1.0, {"det": 1.0}),
-            Component(1.0, {"color_palette": 1.0}),
-            Component(1.0, {"metadata": 1.0}),
-            Component(2.5, {"caption": 0.5, **_OTHERS}),
-            _ANY,
-        ),
-    ),
+# Asked at every checkpoint, where the recipe has them.
+WATCHED = (
+    *("rgb", "caption", "tok_depth", "tok_normal", "tok_semseg", "tok_canny_edge", "tok_sam_edge"),
+    *("color_palette", "metadata", "det", "caption+color_palette", "caption+tok_depth"),
+    *("tok_semseg+color_palette", "color_palette+metadata"),
 )
 
-
-@dataclass(frozen=True)
-class ScenesRecipe:
-    """Everything that decides the result; the defaults made the packaged model."""
-
-    num_scenes: int = 17_000
-    num_validation: int = 2_000
-    num_benchmark: int = 1_000
-    seed: int = 0
-    size: int = 96
-    patch_size: int = 16
-    dim: int = 192
-    num_heads: int = 6
-    encoder_depth: int = 6
-    decoder_depth: int = 3
-    batch_size: int = 32
-    num_tokens: int = 72
-    teachers: Mapping[str, TeacherRecipe] = field(
-        default_factory=lambda: {
-            "self_supervised": TeacherRecipe(steps=700),
-            "caption_aligned": TeacherRecipe(steps=1100),
-        }
-    )
-    tokenizer: TokenizerRecipe = field(default_factory=TokenizerRecipe)
-    fourm: FourMRecipe = field(default_factory=FourMRecipe)
-
-    def model(self, tables: Mapping[str, int]) -> FourMConfig:
-        """The 4M model for text tables of these sizes."""
-        return FourMConfig(
-            domains_in=(f"rgb@{self.size}", "caption", "det", "color_palette", "metadata"),
-            domains_out=TARGETS,
-            encoder_depth=self.encoder_depth,
-            decoder_depth=self.decoder_depth,
-            dim=self.dim,
-            num_heads=self.num_heads,
-            image_size=self.size,
-            patch_size=self.patch_size,
-            share_modality_embeddings=False,
-            vocab_overrides={**tables, **dict.fromkeys(TARGETS, self.tokenizer.codebook_size)},
-        )
+Progress = Callable[[str, int, int], None]
+"""Told of a stage: its name, how much of it is done, of how much."""
 
 
 class ScenesRun:
-    """One run of the recipe in one folder."""
+    """One run of the recipe in one folder.
 
-    def __init__(self, out: Path, recipe: ScenesRecipe, *, workers: int = 2) -> None:
-        self.out, self.recipe, self.workers = out, recipe, workers
+    Args:
+        out: folder of all results, made if missing.
+        recipe: what to make.
+        workers: processes that render, threads that train 4M.
+        progress: told as the run goes on.
+    """
+
+    def __init__(
+        self,
+        out: Path,
+        recipe: ScenesRecipe,
+        *,
+        workers: int = 2,
+        progress: Progress = lambda stage, done, total: None,  # noqa: ARG005
+    ) -> None:
+        self.out, self.recipe, self.workers, self._tell = out, recipe, workers, progress
         out.mkdir(parents=True, exist_ok=True)
+        self.configs = recipe.tokenizers()
 
     def run(self) -> Path:
-        """Do every stage that is not done yet; return the bundle's folder."""
+        """Do every stage that is not done yet; gives the folder of the bundle."""
         self.render()
-        self.pack()
-        for kind in self.recipe.teachers:
+        self.read_texts()
+        for kind in TEACHERS.values():
             self.teach(kind)
-        for space in SPACES:
-            self.embed(space)
-            self.tokenize(space)
+        for raw in self.configs:
+            self.learn_tokens(raw)
+        for split in SPLITS:
+            self.tokenize(split)
         self.train()
-        return self.bundle()
+        self.bundle()
+        self.measure()
+        return self.out / BUNDLE
 
     def render(self) -> None:
         """Render training and validation scenes."""
-        recipe = self.recipe
-        numbers: dict[Split, int] = {"validation": recipe.num_validation, "train": recipe.num_scenes}
-        for split, num in numbers.items():
+        recipe, workers = self.recipe, self.workers
+        splits: dict[Split, int] = {"validation": recipe.num_validation, "train": recipe.num_scenes}
+        for split, num in splits.items():
+            total = -(-num // SCENES_PER_SHARD)
             render_shards(
-                self.out / split, split, num, seed=recipe.seed, size=recipe.size, workers=self.workers
+                self.out / split,
+                split,
+                num,
+                seed=recipe.seed,
+                size=recipe.size,
+                workers=min(workers, total),
+                progress=partial(self._rendered, split, total),
             )
 
-    def pack(self) -> None:
-        """Make the vocabulary and the arrays."""
-        for split, num in (("train", self.recipe.num_scenes), ("validation", self.recipe.num_validation)):
-            folder = self.out / f"arrays-{split}"
-            if (folder / "attributes.npy").exists():
-                continue
-            shards = load_shards(self.out / split, num)
-            vocabulary = self.out / TEXT_TOKENIZER
-            if not vocabulary.exists():
-                texts = (text for r in shards.records for view in r["views"] for text in view["captions"])
-                vocabulary.write_bytes(build_vocabulary(texts, SHAPES))
-            pack(shards, load_text_tokenizer(vocabulary)).save(folder)
+    def _rendered(self, split: Split, total: int, done: int) -> None:
+        self._tell(f"render {split}", done, total)
 
-    def arrays(self, split: str) -> SceneArrays:
-        """The packed scenes of a split."""
+    def shards(self, split: Split) -> SceneShards:
+        """The rendered scenes of a split."""
+        return load_shards(self.out / split)
+
+    def values(self, split: Split) -> SceneValues:
+        """Their values."""
+        return SceneValues(self.shards(split), self.recipe.seed, split)
+
+    def read_texts(self) -> None:
+        """Make the vocabulary, and captions and attributes as numbers."""
+        path = self.out / TEXT_TOKENIZER
+        if not path.exists():
+            records = self.shards("train").records
+            texts = (text for record in records for view in record["views"] for text in view["captions"])
+            path.write_bytes(build_vocabulary(texts, (*OBJECTS, PERSON)))
+        for split in SPLITS:
+            folder = self.out / f"arrays-{split}"
+            if not (folder / "attributes.npy").exists():
+                pack(self.shards(split).records, load_text_tokenizer(path)).save(folder)
+
+    @cached_property
+    def text(self) -> TextTokenizer:
+        """The text tokenizer."""
+        return TextTokenizer.from_file(self.out / TEXT_TOKENIZER)
+
+    @cached_property
+    def tables(self) -> dict[str, int]:
+        """Rows of each sequence's tables."""
+        return table_sizes(load_text_tokenizer(self.out / TEXT_TOKENIZER))
+
+    @cached_property
+    def config(self) -> FourMConfig:
+        """Of the 4M model."""
+        return self.recipe.model(self.tables)
+
+    def arrays(self, split: Split) -> SceneArrays:
+        """Captions and attributes of a split."""
         return SceneArrays.load(self.out / f"arrays-{split}")
 
     def teach(self, kind: str) -> None:
         """Train one teacher."""
-        folder = self.out / "teachers"
-        folder.mkdir(exist_ok=True)
-        if (folder / f"{kind}.done").exists():
+        folder = self.out / "teachers" / kind
+        if (folder / "report.json").exists():
             return
-        tables = table_sizes(load_text_tokenizer(self.out / TEXT_TOKENIZER))
-        train_teacher(
-            kind,
-            self.arrays("train"),
-            self.arrays("validation"),
-            self.recipe.teachers[kind],
-            folder,
-            tables["caption"],
-        )
-        (folder / f"{kind}.done").touch()
+        recipe, arrays, shards = self.recipe.teachers[kind], self.arrays("train"), self.shards("train")
+        tell, size = partial(self._tell, f"teacher {kind}"), self.tables["caption"]
+        teacher = train_teacher(kind, shards, arrays, recipe, folder, size, tell)
+        report = teacher_recall(teacher, self.shards("validation"), self.arrays("validation"))
+        (folder / "report.json").write_text(json.dumps(report) + "\n")
 
-    def teacher(self, space: str) -> SelfSupervised | CaptionAligned:
+    def teacher(self, space: str) -> Teacher:
         """The trained teacher of a space."""
         kind = TEACHERS[space]
-        tables = table_sizes(load_text_tokenizer(self.out / TEXT_TOKENIZER))
-        num_attributes = self.arrays("validation").attributes.shape[1]
-        return load_teacher(
-            kind, self.recipe.teachers[kind].model, self.out / "teachers", tables["caption"], num_attributes
-        )
+        num = self.arrays("validation").attributes.shape[1]
+        folder = self.out / "teachers" / kind
+        return load_teacher(kind, self.recipe.teachers[kind], folder, self.tables["caption"], num)
 
-    def embed(self, space: str) -> None:
-        """Embed every scene: the mean direction over its renderings and their mirror images.
+    def vectors(self, space: str, split: Split) -> NDArray[np.float32]:
+        """Of every scene: the mean direction over its renderings and their mirror images.
 
         What one rendering adds to its scene is noise to a search for scenes.
         """
-        for split in ("train", "validation"):
-            path = self.out / f"{space}-{split}.npy"
-            if path.exists():
-                continue
-            tower, rgb = self.teacher(space).images.eval(), self.arrays(split).rgb
+        path = self.out / f"{space}-{split}.npy"
+        if not path.exists():
+            tower, rgb = self.teacher(space).images, self.shards(split).maps["rgb"]
             total = sum(
                 embed_images(tower, rgb[:, view, :, ::step])
-                for view in range(rgb.shape[1])
+                for view in range(NUM_RENDERINGS)
                 for step in (1, -1)
             )
             np.save(path, total / np.linalg.norm(total, axis=1, keepdims=True))
+        return np.load(path)
 
-    def tokenize(self, space: str) -> None:
-        """Train the tokenizer of a space and keep, for every training scene, its distribution over codes."""
-        path = self.out / f"tok_{space}.safetensors"
-        if not path.exists():
-            tokenizer, losses = train_tokenizer(
-                np.load(self.out / f"{space}-train.npy"), self.recipe.tokenizer
-            )
-            report = asdict(judge_tokenizer(tokenizer, np.load(self.out / f"{space}-validation.npy")))
-            (self.out / f"tok_{space}.json").write_text(json.dumps({"losses": losses, **report}))
-            save_checkpoint(tokenizer, path, dtype=torch.float16)
-        codes = self.out / f"tok_{space}-train.npy"
-        if not codes.exists():
-            np.save(codes, posterior(self.tokenizer(space), np.load(self.out / f"{space}-train.npy")))
+    def features(self, raw: str, split: Split) -> Iterator[NDArray[np.float32]]:
+        """Dense features of all renderings, in batches."""
+        tower, rgb = self.teacher(f"{raw}_global").images, self.shards(split).maps["rgb"]
+        flat = rgb.reshape(-1, *rgb.shape[2:])
+        return (dense_features(tower, flat[start : start + 64]) for start in range(0, len(flat), 64))
 
-    def tokenizer(self, space: str) -> VQVAE:
-        """The trained tokenizer of a space, as stored: with its weights rounded."""
-        tokenizer = load_tokenizer(self.out / f"tok_{space}.safetensors")
+    def learn_tokens(self, raw: str) -> None:
+        """Train the tokenizer of a modality."""
+        path = self.out / f"tok_{raw}.safetensors"
+        if path.exists():
+            return
+        log, config, recipe = self.out / f"tok_{raw}.jsonl", self.configs[raw], self.recipe
+        tell = partial(self._tell, f"tokenizer {raw}")
+        if config.quant_type == "memcodes":
+            values = pose_values(self.values("train")) if raw == "human_poses" else self.vectors(raw, "train")
+            draw = vector_draws(values, recipe.vectors)
+            tokenizer = train_memcodes(config, draw, LOSSES[raw], recipe.vectors, log, tell)
+        else:
+            tower = self.teacher(f"{raw}_global").images if raw in FEATURES else None
+            how = recipe.fine if raw in ("semseg", EDGES) else recipe.images
+            draw = image_draws(raw, self.values("train"), how, tower)
+            tokenizer = train_vq(config, draw, image_loss(raw), how, log, tell)
+        save_checkpoint(tokenizer, path, dtype=torch.int8)
+
+    def tokenizer_file(self, raw: str) -> Path:
+        """Where the trained tokenizer of a modality lies, with its weights rounded."""
+        return self.out / f"tok_{EDGES if raw == 'sam_edge' else raw}.safetensors"
+
+    def tokenizer(self, raw: str) -> VQVAE:
+        """The trained tokenizer of a modality, as stored."""
+        tokenizer = load_tokenizer(self.tokenizer_file(raw))
         assert isinstance(tokenizer, VQVAE)
         return tokenizer
 
-    def token_ids(self) -> TokenIds:
-        """The ids of the text tokenizer."""
-        content = load_text_tokenizer(self.out / TEXT_TOKENIZER)
-        return TokenIds.of(TextTokenizer(content), table_sizes(content)["caption"])
+    def codebooks(self) -> dict[str, torch.Tensor]:
+        """Codes (V, d) of every grid, by 4M's names."""
+        raws = {name: self.config.modality(name).raw for name in self.recipe.columns()}
+        return {
+            name: self.tokenizer(raw).codebook()[0]
+            for name, raw in raws.items()
+            if name.startswith("tok_") and raw not in SPACES
+        }
 
-    def trainer(self) -> FourMTrainer:
-        """The 4M trainer, at its last checkpoint."""
-        recipe, ids = self.recipe, self.token_ids()
-        content = load_text_tokenizer(self.out / TEXT_TOKENIZER)
-        batches = SceneBatches(
-            self.arrays("train"),
-            ids,
-            MIXTURE,
+    def tokenize(self, split: Split) -> None:
+        """Turn all renderings into tokens; what is done is kept."""
+        folder, names = self.out / f"tokens-{split}", self.recipe.columns()
+        folder.mkdir(exist_ok=True)
+        for done, name in enumerate(names, start=1):
+            if not (folder / f"{name}.npy").exists():
+                np.save(folder / f".{name}.npy", self._column(name, split))
+                (folder / f".{name}.npy").replace(folder / f"{name}.npy")
+            self._tell(f"tokenize {split}", done, len(names))
+        write_index(folder, list(names))
+
+    def _column(self, name: str, split: Split) -> NDArray[np.generic]:
+        """One modality of all scenes, as `TokenData` holds it."""
+        values, num, raw = self.values(split), NUM_RENDERINGS, self.config.modality(name).raw
+        if name.startswith("rgb@"):
+            return values.shards.maps["rgb"]
+        if raw in IMAGES:
+            return grid_tokens(values, raw, self.tokenizer(raw), num)
+        if raw in FEATURES:
+            ids = feature_tokens(self.features(raw, split), self.tokenizer(raw))
+            return ids.reshape(len(values), num, 1, -1)
+        if raw in SPACES:
+            return drawn_tokens(self.vectors(raw, split), self.tokenizer(raw))
+        if raw == "caption":
+            return self.arrays(split).captions
+        if raw == "human_poses":
+            return people_tokens(values, self.text, self.tokenizer(raw), num)
+        if raw == "sam_instance":
+            return instance_tokens(values, self.text, self.tokenizer(raw), num)
+        return text_tokens(raw, values, self.text, num)
+
+    def tokens(self, split: Split) -> TokenData:
+        """The tokenized scenes of a split."""
+        return TokenData.load(self.out / f"tokens-{split}")
+
+    def batches(self, split: Split, masking: Masking) -> MaskedBatches:
+        """Masked batches of a split."""
+        config, recipe = self.config, self.recipe
+        return MaskedBatches(
+            self.tokens(split),
+            {name: config.modality(name) for name in config.domains_in},
+            masking,
+            self.text,
+            targets=config.targets,
             batch_size=recipe.batch_size,
-            num_tokens=recipe.num_tokens,
-            image_name=f"rgb@{recipe.size}",
-            patch_size=recipe.patch_size,
             seed=recipe.seed,
         )
-        return FourMTrainer(
-            recipe.model(table_sizes(content)),
-            batches,
-            {f"tok_{space}": np.load(self.out / f"tok_{space}-train.npy", mmap_mode="r") for space in SPACES},
-            recipe.fourm,
-            self.out / "fourm",
-            threads=self.workers,
-            prepare=lambda model: start_text_tables(model, ids),
+
+    def trainer(self, stage: str = FOURM) -> Pretrainer:
+        """The trainer of one of the runs of 4M, at its last checkpoint."""
+        stages = self.recipe.stages()
+        masking, recipe = stages[stage]
+        before = [*stages][: [*stages].index(stage)]
+
+        def prepare(model: FourM) -> None:
+            if before:
+                model.load_state_dict(load_fourm(self.out / before[-1] / LAST).state_dict())
+            else:
+                start_tables(model, self.text, self.codebooks())
+
+        batches = self.batches("train", masking)
+        return Pretrainer(
+            self.config, batches, recipe, self.out / stage, prepare=prepare, threads=self.workers
         )
 
     def train(self) -> None:
-        """Train 4M to the end."""
-        self.trainer().run(self.evaluate)
+        """Train 4M to the end: what tells most, what embeddings can be told from, everything."""
+        for stage, (_, recipe) in self.recipe.stages().items():
+            self.trainer(stage).run(self.evaluate, progress=partial(self._trained, stage, recipe.steps))
 
+    def _trained(self, stage: str, steps: int, step: int) -> None:
+        self._tell(f"train {stage}", step, steps)
+
+    @torch.inference_mode()
     def evaluate(self, model: FourM) -> dict[str, float]:
-        """Measure R@1 and R@10 among validation scenes, known to the gallery by their pixels only.
-
-        Unlike the benchmark it asks with complete captions, and with the other rendering for `rgb`.
+        """Losses on held-out batches, and R@1 and R@10 among validation scenes, known to the gallery by their
+        pixels only; `rgb` asks with the other rendering.
         """
-        data, ids, recipe = self.arrays("validation"), self.token_ids(), self.recipe
-        num = min(_NUM_EVALUATED, len(data.rgb))
-        tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
-
-        def ask(names: tuple[str, ...], rendering: int) -> Predicted:
-            batch = query_tokens(data, names, num, rendering, ids, f"rgb@{recipe.size}", recipe.patch_size)
-            return predict_all(model, batch, tokenizers)
-
-        gallery, report = ask(("rgb",), 0), dict[str, float]()
-        for name in _WATCHED:
-            found = ask(QUERIES[name], 1 if name == "rgb" else 0)
-            row = ranks(scores(found, gallery, TARGETS, "both"))
-            report |= {f"{name}.{key}": round(row[key], 4) for key in ("r1", "r10")}
-        return report
-
-    def ceilings(self) -> dict[str, dict[str, float]]:
-        """What teachers and tokenizers allow: retrieval by their own vectors, whole and through tokens."""
-        data, out = self.arrays("validation"), dict[str, dict[str, float]]()
-        for space in SPACES:
-            teacher, tokenizer = self.teacher(space).eval(), self.tokenizer(space)
-            views = [embed_images(teacher.images, data.rgb[:_NUM_EVALUATED, view]) for view in (0, 1)]
-            rows = recall(views[1], views[0], "rgb")
-            if isinstance(teacher, CaptionAligned):
-                captions = torch.from_numpy(data.captions[:_NUM_EVALUATED, 0, 0].astype(np.int64))
-                with torch.inference_mode():
-                    rows |= recall(teacher.captions(captions).numpy(), views[0], "caption")
-            with torch.inference_mode():
-                coded = [tokenizer.decode(tokenizer.encode(torch.from_numpy(v))).numpy() for v in views]
-            coded = [v / np.linalg.norm(v, axis=1, keepdims=True) for v in coded]
-            rows |= recall(coded[1], coded[0], "rgb through tokens")
-            out[space] = {**rows, **json.loads((self.out / f"tok_{space}.json").read_text())}
-            out[space].pop("losses")
-        return out
-
-    def bundle(self) -> Path:
-        """Write the bundle of the last checkpoint with its measurements."""
-        folder = self.out / "bundle"
-        logs = {
-            "fourm": self.out / "fourm" / LOG,
-            **{kind: self.out / "teachers" / f"{kind}.jsonl" for kind in TEACHERS.values()},
+        data, size, held_out = (
+            self.tokens("validation"),
+            self.recipe.size,
+            self.batches("validation", self.recipe.masking()),
+        )
+        report = held_out_losses(model, [held_out.draw(number) for number in range(_NUM_HELD_OUT)])
+        queries = {
+            query: [name if name in TEXTS else f"{name}@{size}" for name in query.split("+")]
+            for query in WATCHED
         }
-        tokenizers = {space: self.tokenizer(space) for space in SPACES}
-        write_bundle(folder, self.trainer().averaged(), tokenizers, self.out / TEXT_TOKENIZER, logs)
-        report = benchmark(folder, self.recipe.num_benchmark, size=self.recipe.size)
-        write_card(folder, report, self.ceilings(), asdict(self.recipe))
-        return folder
+        known = {query: names for query, names in queries.items() if set(names) <= set(data.columns)}
+        tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
+        return report | evaluate_queries(model, data, known, f"rgb@{size}", tokenizers, _NUM_EVALUATED)
 
+    def bundle(self) -> None:
+        """Write the folder that `load_model` opens."""
+        folder, recipe = self.out / BUNDLE, self.recipe
+        if (folder / "model.json").exists():
+            return
+        raws = [*recipe.some((*IMAGES, *FEATURES, "human_poses", "sam_instance")), *SPACES]
+        write_bundle(
+            folder,
+            load_fourm(self.out / FOURM / BEST),
+            {raw: self.tokenizer_file(raw) for raw in raws},
+            self.out / TEXT_TOKENIZER,
+            channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
+            size=recipe.size,
+            logs={
+                **{stage: self.out / stage / FOURM_LOG for stage in recipe.stages()},
+                **{kind: self.out / "teachers" / kind / LOG for kind in TEACHERS.values()},
+                **{f"tok_{raw}": self.out / f"tok_{raw}.jsonl" for raw in self.configs},
+            },
+        )
 
-def posterior(tokenizer: VQVAE, vectors: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Distribution over codes of each head, `(N, heads, V)`: what training drew codes from."""
-    with torch.inference_mode():
-        logits = tokenizer.quantize.logits(tokenizer.latent(torch.from_numpy(vectors)))
-        return logits.softmax(-1).to(torch.float16).numpy()
+    def measure(self) -> None:
+        """Write how good the bundle is, as users ask it, and its card."""
+        folder, recipe = self.out / BUNDLE, self.recipe
+        if (folder / "README.md").exists():
+            return
+        report = benchmark(folder, recipe.num_benchmark, size=recipe.size, progress=self._tell)
+        num = recipe.num_benchmark
+        predictions = prediction_benchmark(folder, num, size=recipe.size, progress=self._tell)
+        if (sheet := draw_predictions(folder, size=recipe.size)) is not None:
+            sheet.save(folder / SHEET, quality=60)
+        teachers = {
+            kind: json.loads((self.out / "teachers" / kind / "report.json").read_text())
+            for kind in TEACHERS.values()
+        }
+        codes = {
+            raw: f"{config.num_codebooks} x {config.codebook_size}" for raw, config in self.configs.items()
+        }
+        write_card(folder, report, predictions, teachers, asdict(recipe), codes)
 
 
 def main() -> None:
     """Run the recipe."""
     parser = argparse.ArgumentParser(description="Make the packaged model 'scenes'.")
-    parser.add_argument("--out", type=Path, required=True, help="folder of all results; 5 GB")
-    parser.add_argument("--workers", type=int, default=2, help="processes that render")
+    parser.add_argument("--out", type=Path, required=True, help="folder of all results; 12 GB")
+    parser.add_argument("--workers", type=int, default=2, help="processes that render, threads that train")
     arguments = parser.parse_args()
-    print(ScenesRun(arguments.out, ScenesRecipe(), workers=arguments.workers).run())
+    ScenesRun(arguments.out, ScenesRecipe(), workers=arguments.workers).run()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Teachers: small convolutional networks whose global embeddings the model learns to predict.
 
 `SelfSupervised` stands for DINOv2: it sees images only and learns which two renderings show one scene.
-`CaptionAligned` stands for ImageBind: it learns which caption belongs to an image.
+`Aligned` stands for ImageBind: it learns which caption and which depth map belong to an image.
 """
 
 from __future__ import annotations
@@ -62,10 +62,14 @@ class ImageTower(nn.Module):
             nn.Linear(2 * previous, 2 * config.dim), nn.GELU(), nn.Linear(2 * config.dim, config.dim)
         )
 
+    def features(self, rgb: Tensor) -> Tensor:
+        """Dense features `(B, width, S / 16, S / 16)` of images as in `forward`."""
+        x = rgb.permute(0, 3, 1, 2).to(torch.float32).contiguous(memory_format=torch.channels_last)
+        return self.body(x / 127.5 - 1)
+
     def forward(self, rgb: Tensor) -> Tensor:
         """Embed images; see the class."""
-        x = rgb.permute(0, 3, 1, 2).to(torch.float32).contiguous(memory_format=torch.channels_last)
-        x = self.body(x / 127.5 - 1)
+        x = self.features(rgb)
         pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
         return F.normalize(self.head(self.norm(pooled)).float(), dim=1)
 
@@ -105,27 +109,31 @@ class SelfSupervised(nn.Module):
         return contrast(a, b, self.scale)
 
 
-class CaptionAligned(nn.Module):
-    """Image and caption towers trained to agree (arXiv 2103.00020), the image also to tell its attributes."""
+class Aligned(nn.Module):
+    """Towers of image, caption and depth trained to agree with the image (arXiv 2103.00020, 2305.05665); all
+    also tell the scene's attributes, as far as they can.
+    """
 
     def __init__(self, config: TeacherConfig, vocab_size: int, num_attributes: int) -> None:
         super().__init__()
         self.images = ImageTower(config)
+        self.depths = ImageTower(config)
         self.captions = CaptionTower(vocab_size, config.dim)
         self.attributes = nn.Linear(config.dim, num_attributes)
         self.scale = nn.Parameter(torch.tensor(2.5))
 
-    def loss(self, rgb: Tensor, captions: Tensor, attributes: Tensor) -> Tensor:
-        """Contrast images with their captions; `attributes` `(B, A)` are 0 or 1 each.
+    def loss(self, rgb: Tensor, depth: Tensor, captions: Tensor, attributes: Tensor) -> Tensor:
+        """Contrast images with their captions and depth maps; `attributes` `(B, A)` are 0 or 1 each.
 
-        The side loss asks both towers for the attributes: a contrast alone is content with the few that tell
+        The side loss asks every tower for the attributes: a contrast alone is content with the few that tell
         the scenes of one batch apart.
         """
-        image, text = self.images(rgb), self.captions(captions)
+        image, text, shape = self.images(rgb), self.captions(captions), self.depths(depth)
         side = sum(
-            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes) for x in (image, text)
+            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes)
+            for x in (image, text, shape)
         )
-        return contrast(image, text, self.scale) + 10 * side
+        return contrast(image, text, self.scale) + contrast(image, shape, self.scale) + 10 * side
 
 
 def contrast(a: Tensor, b: Tensor, log_scale: Tensor) -> Tensor:

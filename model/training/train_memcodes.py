@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..tokenizers.image import VQVAE, TokenizerConfig
 from ..tokenizers.quantizers import Memcodes
-from .fit import Fit, FitRecipe, full_precision
+from .fit import Fit, FitRecipe, Progress, full_precision
 from .run_log import RunLog
 from .train_vq import Loss, direction
 
@@ -64,6 +64,7 @@ def train_memcodes(
     loss: Loss,
     recipe: MemcodesRecipe,
     log: Path | None = None,
+    progress: Progress | None = None,
 ) -> VQVAE:
     """Fit a tokenizer of vectors.
 
@@ -73,11 +74,12 @@ def train_memcodes(
         loss: `direction` for global embeddings, `absolute` for poses.
         recipe: how long and how fast.
         log: JSON lines go there.
+        progress: told after each step: steps done, of how many.
 
     Returns:
         The tokenizer with its averaged weights, in evaluation mode.
     """
     torch.manual_seed(recipe.seed)
     fit = Fit(MemcodesObjective(VQVAE(config), loss), draw, recipe, log=RunLog(log))
-    fit.run()
+    fit.run(progress=progress)
     return fit.averaged()

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from ..tokenizers.image import VQVAE, TokenizerConfig, VectorQuantized
 from ..tokenizers.quantizers import VectorQuantizer
-from .fit import Fit, FitRecipe, NotNegative, Share, full_precision
+from .fit import Fit, FitRecipe, NotNegative, Progress, Share, full_precision
 from .run_log import RunLog
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -204,6 +204,7 @@ def train_vq(
     loss: Loss,
     recipe: VqRecipe,
     log: Path | None = None,
+    progress: Progress | None = None,
 ) -> VQVAE:
     """Fit a tokenizer.
 
@@ -213,11 +214,12 @@ def train_vq(
         loss: compares what is decoded with what was given.
         recipe: how long and how fast.
         log: JSON lines go there.
+        progress: told after each step: steps done, of how many.
 
     Returns:
         The tokenizer with its averaged weights, in evaluation mode.
     """
     torch.manual_seed(recipe.seed)
     fit = Fit(VqObjective(VQVAE(config), loss, recipe), draw, recipe, log=RunLog(log))
-    fit.run()
+    fit.run(progress=progress)
     return fit.averaged()

@@ -13,8 +13,22 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 
 CONTROL = ("[PAD]", "[UNK]", "[SOS]", "[EOS]")
 _NUM_SENTINELS = 24
-_NUMBERS = 1000
-_SHORT_NUMBERS = 32  # v1=0..31 count palette colours and name metadata
+# By how far the modalities' numbers go: v1=0..31 count colours and name statistics, whose values end at 511;
+# colours and pixels of the 224-pixel frame end at 255, codes of tokenizers at 511.
+_BLOCKS = (
+    (1, 0, 32),
+    (0, 0, 256),
+    (0, 256, 512),
+    (1, 32, 512),
+    (2, 0, 256),
+    (3, 0, 256),
+    (0, 512, 1000),
+    (1, 512, 1000),
+    (2, 256, 1000),
+    (3, 256, 1000),
+)
+# Words of structured texts (tokenizers/poses.py, instances.py).
+_STRUCTURE = ("human", "pose", "global", "camera", "shape", "point", "polygon", "none")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 _PUNCTUATION = ".,:;!?'\"()-"
 
@@ -33,16 +47,12 @@ def build_vocabulary(captions: Iterable[str], class_names: Sequence[str]) -> byt
         for text in set(captions)
         for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text))
     }
+    words |= set(_STRUCTURE)
     classes = list(class_names)
     letters = [*_LETTERS, *(f"##{letter}" for letter in _LETTERS), *_PUNCTUATION]
     pieces = [*letters, *sorted(words - set(letters) - set(classes))]
     sentinels = [f"[S_{i}]" for i in range(_NUM_SENTINELS)]
-    numbers = [
-        *(f"v1={n}" for n in range(_SHORT_NUMBERS)),
-        *(f"v0={n}" for n in range(_NUMBERS)),
-        *(f"v1={n}" for n in range(_SHORT_NUMBERS, _NUMBERS)),
-        *(f"v{i}={n}" for i in (2, 3) for n in range(_NUMBERS)),
-    ]
+    numbers = [f"v{i}={n}" for i, start, stop in _BLOCKS for n in range(start, stop)]
     entries = [*CONTROL, *sentinels, *classes, *pieces, *numbers]
     model = models.WordPiece(
         {entry: i for i, entry in enumerate(entries)}, unk_token="[UNK]", max_input_chars_per_word=100
@@ -70,6 +80,8 @@ def table_sizes(content: bytes) -> dict[str, int]:
     return {
         "caption": after("v1=0") - 1,
         "color_palette": after("v0=255"),
-        "metadata": after(f"v0={_NUMBERS - 1}"),
+        "metadata": after("v0=511"),
+        "sam_instance": after("v3=255"),
         "det": tokenizer.get_vocab_size(),
+        "human_poses": tokenizer.get_vocab_size(),
     }

@@ -98,6 +98,26 @@ def test_nothing_usable_is_a_failure(run: Run, tmp_path: Path) -> None:
     assert run("index", tmp_path / "photos", "--to", "photos").exit_code == 1
 
 
+def test_the_packaged_model_predicts_files_that_search_takes(run: Run, scenes: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    wanted = ("depth", "normal", "semseg", "canny_edge", "sam_edge", "caption", "color_palette", "metadata")
+    into = ("--out", out, "--model", "scenes", "--json")
+    told = answer(run("predict", scenes / "0001.png", "--to", ",".join(wanted), *into))
+    assert not told["problems"]
+    assert (out / "overview.png").is_file()
+    run("index", scenes, "--to", "scenes")
+    for raw in wanted:
+        (file,) = out.glob(f"0001.{raw}.*")
+        content = file.read_text() if raw == "caption" else file
+        assert run("search", "scenes", "--part", raw, content, "1").exit_code == 0, raw
+    asked = ("--semseg", out / "0001.semseg.png", "--caption", "a red car on a meadow")
+    made = run("predict", *asked, "--to", "rgb", "--out", tmp_path / "rgb", "--model", "scenes")
+    assert made.exit_code == 0, made.output
+    (drawn,) = (path for path in (tmp_path / "rgb").glob("*.png") if path.name != "overview.png")
+    with Image.open(drawn) as image:
+        assert image.size == (128, 128)
+
+
 def test_errors_say_what_is_known_and_set_the_exit_code(run: Run, scenes: Path, tmp_path: Path) -> None:
     run("index", scenes, "--to", "scenes")
     cases = [
@@ -108,7 +128,7 @@ def test_errors_say_what_is_known_and_set_the_exit_code(run: Run, scenes: Path, 
         (("search", "scenes", "--caption", "x", "--where", "year >="), 2, "column"),
         (("search", "scenes", "--caption", "x", "--view", "depth"), 2, "joint"),
         (("search", "scenes", "--rgb", tmp_path / "none.png"), 2, "none.png"),
-        (("search", "scenes", "--depth", scenes / "0001.depth.png"), 2, "caption"),
+        (("search", "scenes", "--part", "clip", scenes / "0001.png", "1"), 2, "caption"),
         (("search", "scenes", "--part", "caption", "x", "much"), 2, "much"),
         (("search", "scenes", "--metadata", '{"brightness": '), 2, "metadata"),
         (("index", scenes, "--to", "scenes", "--model", "4m22"), 3, "4m21-b"),

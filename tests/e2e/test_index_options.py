@@ -66,13 +66,14 @@ def test_another_gallery_is_refused(run: Run, photos: Path, any_bundle: Path) ->
         (["--gallery", "true"], 2, "'true' is not one of"),
         (["--predict", "depth"], 2, "No attribute is made of depth"),
         (["--predict", "mood"], 3, "Unknown modality 'mood'"),
-        (["--predict", "metadata", "--model", "scenes"], 2, "'scenes' does not predict metadata"),
+        (["--predict", "metadata", "--model", "{narrow}"], 2, "does not predict metadata, only dino"),
     ],
 )
 def test_what_cannot_be_is_said(
     run: Run,
     photos: Path,
     any_bundle: Path,
+    narrow_bundle: Path,
     tmp_path: Path,
     options: list[str],
     code: int,
@@ -81,7 +82,7 @@ def test_what_cannot_be_is_said(
     pickle, other = tmp_path / "imagebind_huge.pth", tmp_path / "other.safetensors"
     torch.save({}, pickle)
     save_file({"x": torch.zeros(1)}, other)
-    words = [option.format(pickle=pickle, other=other) for option in options]
+    words = [option.format(pickle=pickle, other=other, narrow=narrow_bundle) for option in options]
     result = run("index", photos, "--to", "p", "--model", any_bundle, *words)
     told = "Licence of the teacher imagebind: CC-BY-NC-4.0" in result.stderr
     assert told == any("imagebind" in word for word in words)

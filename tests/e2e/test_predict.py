@@ -30,7 +30,7 @@ def photos(scenes: Path, tmp_path: Path) -> Path:
     folder = tmp_path / "photos"
     folder.mkdir()
     shutil.copy(scenes / "0001.png", folder / "one.png")
-    shutil.copy(scenes / "0002.png", folder / "two.png")
+    shutil.copy(scenes / "0003.png", folder / "two.png")
     return folder
 
 
@@ -142,11 +142,9 @@ def test_wrong_use_says_what_to_do(photos: Path, tmp_path: Path) -> None:
         assert (result.exit_code, said in result.stderr) == (code, True), (words, result.output)
 
 
-def test_the_packaged_model_says_what_it_cannot_predict(
-    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("ANYSEEK_MODEL", "scenes")
-    result = predict(photos / "one.png", "--to", "depth", "--out", tmp_path / "out")
+def test_a_model_says_what_it_cannot_predict(photos: Path, narrow_bundle: Path, tmp_path: Path) -> None:
+    out = ("--out", tmp_path / "out")
+    result = predict(photos / "one.png", "--to", "depth", "--model", narrow_bundle, *out)
     assert result.exit_code == 3
     assert "dinov2_global" in result.stderr
     assert "4M-21" in result.stderr

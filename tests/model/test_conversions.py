@@ -73,9 +73,9 @@ def test_statistics_of_pictures_with_known_answers() -> None:
 def test_a_picture_gives_what_its_scene_says_of_it() -> None:
     record = describe_scene(Scene.sample(7))
     image = Image.fromarray(record.rendering.rgb)
-    assert picture_palette(image) == record.palette
+    assert picture_palette(image) == record.values["color_palette"]
     measured = picture_metadata(image)
-    assert measured == {name: record.metadata[name] for name in measured}
+    assert measured == {name: record.values["metadata"][name] for name in measured}
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 900), (900, 2), (333, 500)])

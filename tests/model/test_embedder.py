@@ -298,7 +298,7 @@ def test_each_of_all_modalities_changes_the_vector(any_model: Model, draw_values
     whole = draw_values(any_model)
     rests = [{key: value for key, value in whole.items() if key != name} for name in whole]
     for found in any_model.embedder.embed([whole, *rests]).values():
-        assert (found.vectors[1:] @ found.vectors[0]).max() < 0.99999
+        assert (found.vectors[1:] @ found.vectors[0]).max() < 0.999999  # rounding reaches 1e-7
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

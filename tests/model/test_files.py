@@ -161,12 +161,7 @@ def test_vectors_are_read_back_to_their_direction(
 def test_words_and_numbers_are_read_back_as_the_values_themselves(
     scene: SceneRecord, read: Read, tmp_path: Path
 ) -> None:
-    values = {
-        "caption": scene.caption,
-        "det": scene.boxes,
-        "metadata": scene.metadata,
-        "color_palette": scene.palette,
-    }
+    values = {raw: scene.values[raw] for raw in ("caption", "det", "metadata", "color_palette")}
     for raw, value in values.items():
         path = write_value(raw, value, tmp_path / "photo")
         np.testing.assert_array_equal(read(raw, path), read(raw, value), raw)

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from anyseek.errors import CheckpointError, ModelError
+from anyseek.errors import CheckpointError, InputError, ModelError
 from anyseek.model import MODELS, Model, ModelSource, load_model
 from anyseek.model import parts as parts_module
 from anyseek.model.checkpoint import load_tokenizer, save_checkpoint
@@ -262,6 +262,32 @@ def test_tokenizers_with_other_patches_are_refused(any_bundle: Path, tmp_path: P
         open_parts(any_bundle, tokenizers=tokenizers).encoder("depth")
 
 
+def test_features_may_be_of_another_width(any_bundle: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(any_bundle, tmp_path / "bundle")
+    content = json.loads((folder / "model.json").read_text())
+    for raw in ("dinov2", "dinov2_global"):
+        config = load_tokenizer(any_bundle / f"{raw}.safetensors").config
+        assert isinstance(config, TokenizerConfig)
+        save_checkpoint(VQVAE(replace(config, n_channels=24)), folder / f"{raw}.safetensors")
+    with pytest.raises(ModelError, match="24 channels, the model needs 768 channels"):
+        open_parts(folder).encoder("dinov2")
+    widths = {"dinov2": 24, "dinov2_global": 24}
+    (folder / "model.json").write_text(json.dumps(content | {"channels": widths}))
+    parts = open_parts(folder)
+    assert {raw: row.channels for raw, row in parts.inputs.items() if raw in widths} == widths
+    assert {raw: row.channels for raw, row in parts.targets.items() if raw in widths} == widths
+    assert parts.inputs["clip"].channels == 512
+    assert parts.encoder("dinov2").config.n_channels == 24
+    model = load_model(folder, dtype="float32")
+    read = model.embedder.read("dinov2", np.ones((24, 6, 6), np.float32))
+    assert read.shape == (24, 6, 6)
+    with pytest.raises(InputError, match="24"):
+        model.embedder.read("dinov2", np.ones((768, 6, 6), np.float32))
+    vectors = model.embedder.embed([{"dinov2": read}, {"dinov2_global": np.ones(24, np.float32)}])
+    assert vectors["dinov2_global"].vectors.shape == (2, 24)
+    assert vectors["imagebind_global"].vectors.shape == (2, 1280)
+
+
 @pytest.mark.parametrize("part", ["encoder", "decoder"])
 def test_classes_must_be_as_many_as_the_labels(any_bundle: Path, part: str) -> None:
     parts = open_parts(any_bundle, semseg_classes=COCO_CLASSES)
@@ -276,6 +302,12 @@ def test_classes_must_be_as_many_as_the_labels(any_bundle: Path, part: str) -> N
         {"semseg_classes": ["person", 3]},
         {"semseg_classes": [""]},
         {"semseg_classes": ["x"] * 255},
+        {"channels": {"depth": 3}},
+        {"channels": {"dinov2": 0}},
+        {"channels": {"dinov2": True}},
+        {"channels": {"dinov2": "768"}},
+        {"channels": {"dinov2": 10**9}},
+        {"channels": ["dinov2"]},
         {"super_resolution": "../fourm.safetensors"},
         {"super_resolution": 3},
     ],

@@ -59,12 +59,14 @@ def test_table_has_metrics_and_errors_go_to_standard_error(run: Callable[..., Re
     assert "c.npy" not in result.stdout
 
 
-def test_wrong_uses_end_with_their_codes(run: Callable[..., Result], folder: Path, tmp_path: Path) -> None:
+def test_wrong_uses_end_with_their_codes(
+    run: Callable[..., Result], folder: Path, narrow_bundle: Path, tmp_path: Path
+) -> None:
     missing = run("depth", "--data", tmp_path / "missing")
     assert (missing.exit_code, "_depth_mask.npy" in missing.stderr) == (2, True)
     assert run("nothing", "--data", folder).exit_code == 2
     assert run("knn", "--data", folder).exit_code == 2
-    unable = run("depth", "--data", folder, model="scenes")
+    unable = run("depth", "--data", folder, model=narrow_bundle)
     assert (unable.exit_code, "does not predict depth" in unable.stderr) == (3, True)
 
 

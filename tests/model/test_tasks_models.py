@@ -145,11 +145,12 @@ def test_own_folder_with_a_real_model(model: Model, tmp_path: Path) -> None:
         assert evaluate(model, task, tmp_path).num_samples == 1
 
 
-def test_models_that_cannot_say_so(tmp_path: Path) -> None:
+def test_models_that_cannot_say_so(narrow_bundle: Path, tmp_path: Path) -> None:
+    narrow = load_model(narrow_bundle, spaces=())
     with pytest.raises(ModelError, match=r"does not predict depth from rgb.*4M-21"):
-        evaluate(load_model("scenes", spaces=()), "depth", tmp_path)
+        evaluate(narrow, "depth", tmp_path)
     with pytest.raises(QueryError, match="Known: normal"):
-        evaluate(load_model("scenes", spaces=()), "nothing", tmp_path)
+        evaluate(narrow, "nothing", tmp_path)
 
 
 def test_a_box_is_asked_without_its_mask(model: Model) -> None:
