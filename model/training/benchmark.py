@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..embedder import Embedder, Embeddings
 from ..registry import load_model
-from ..scenes import Scene, Split, describe_scene, known_queries
+from ..scenes import Scene, SceneRecord, Split, describe_scene, known_queries
 from .evaluate import likelihood, ranks
 
 RANKINGS = ("cosine", "likelihood", "both")
@@ -23,6 +23,7 @@ Report = dict[str, dict[str, dict[str, float]]]
 """Ranking or space, then query, then `num` asked, `r1` and its 95 % interval `r1_low`..`r1_high`, `r5`,
 `r10`, `median_rank`."""
 Progress = Callable[[str, int, int], None]
+"""Told of a stage: its name, how much of it is done, of how much."""
 
 
 def benchmark(
@@ -55,8 +56,8 @@ def benchmark(
     moved: list[Item] = []
     for index in range(num):
         scene = Scene.sample(seed, index, split=split)
-        given.append(_read(model.embedder, scene, size, 0, raws))
-        moved.append(_read(model.embedder, scene, size, 1, ["rgb"]))
+        given.append(read_item(model.embedder, describe_scene(scene, size), raws))
+        moved.append(read_item(model.embedder, describe_scene(scene, size, 1), ["rgb"]))
         if progress is not None:
             progress("benchmark", index + 1, num)
     gallery = _embed(model.embedder, [{"rgb": item["rgb"]} for item in given])
@@ -82,10 +83,9 @@ def _measured(score: NDArray[np.float32]) -> dict[str, float]:
     return {"num": num, **found, "r1_low": low, "r1_high": high}
 
 
-def _read(embedder: Embedder, scene: Scene, size: int, rendering: int, raws: Sequence[str]) -> Item:
-    """Read a scene's files."""
-    files = describe_scene(scene, size, rendering).encoded(raws)
-    return {raw: embedder.read(raw, content) for raw, content in files.items()}
+def read_item(embedder: Embedder, record: SceneRecord, raws: Sequence[str]) -> Item:
+    """Write files of a scene and read them, as a user's are read; of what it has of `raws`."""
+    return {raw: embedder.read(raw, content) for raw, content in record.encoded(raws).items()}
 
 
 def _questions(query: str, given: Sequence[Item], moved: Sequence[Item]) -> tuple[list[int], list[Item]]:

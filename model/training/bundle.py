@@ -84,7 +84,7 @@ def write_card(
     (folder / "measurements.json").write_text(
         json.dumps(_rounded(content), indent=1) + "\n", encoding="utf-8"
     )
-    (folder / "README.md").write_text(_card(report, predictions, teachers, recipe, codes), encoding="utf-8")
+    (folder / "README.md").write_text(_card(content, codes), encoding="utf-8")
 
 
 def _rounded(value: Any) -> Any:
@@ -95,19 +95,14 @@ def _rounded(value: Any) -> Any:
     return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value  # pyright: ignore
 
 
-def _card(
-    report: Mapping[str, Any],
-    predictions: Mapping[str, Any],
-    teachers: Mapping[str, Any],
-    recipe: Mapping[str, Any],
-    codes: Mapping[str, str],
-) -> str:
+def _card(measured: Mapping[str, Any], codes: Mapping[str, str]) -> str:
+    recipe = measured["recipe"]
     steps = {kind: teacher["steps"] for kind, teacher in recipe["teachers"].items()}
     return _TEXT.format(
         **{key: f"{value:,}" for key, value in recipe.items() if isinstance(value, int)},
-        table=_retrieval_table(report),
-        predictions=_prediction_table(predictions),
-        teachers=_teacher_table(teachers),
+        table=_retrieval_table(measured["retrieval"]),
+        predictions=_prediction_table(measured["predictions"]),
+        teachers=_teacher_table(measured["teachers"]),
         tokenizers="\n".join(f"| {raw} | {words} |" for raw, words in codes.items()),
         texts=", ".join(raw for raw in recipe["modalities"] if raw in TEXTS and raw not in codes),
         **{f"{run}_samples": _samples(recipe, run) for run in ("start", "embed", "fourm")},

@@ -16,10 +16,10 @@ from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
 from .objective import masked_losses
 from .pretrain import HELD_OUT
+from .scene_masking import TEXTS
 from .token_data import TokenData
 
 _PATCH = 16
-_SEQUENCES = frozenset({"caption", "det", "metadata", "color_palette", "human_poses", "sam_instance"})
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> di
             batch[name] = Tokens(torch.from_numpy(pixels), torch.zeros(num, patches, dtype=torch.bool))
             continue
         ids = np.asarray(column[:num, view, 0]).astype(np.int64)
-        hidden = ids == 0 if name in _SEQUENCES else np.zeros(ids.shape, bool)
+        hidden = ids == 0 if name in TEXTS else np.zeros(ids.shape, bool)
         batch[name] = Tokens(torch.from_numpy(ids), torch.from_numpy(hidden))
     return batch
 

@@ -4,7 +4,7 @@ alone would allow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..tasks.depth import depth_errors
 from ..tasks.normals import AngularError, unit_normals
 from ..tasks.segmentation import ClassOverlap
 from ..values import Predicted, Value
+from .benchmark import Progress, read_item
 
 PREDICTED = ("depth", "semseg", "normal")
 SHEET = "predictions.webp"
@@ -26,8 +27,6 @@ _NUM_SHOWN = 4
 _BATCH = 50
 _SKY = 65535
 
-Item = dict[str, np.ndarray]
-Progress = Callable[[str, int, int], None]
 Report = dict[str, dict[str, dict[str, float]]]
 """Modality, then `predicted` from RGB, `tokens` (the truth through its tokenizer) or, of depth, `mean` (that
 of each picture's own depth, the best that one number can do); then the metric."""
@@ -115,7 +114,7 @@ def draw_predictions(folder: Path, *, seed: int = 0, size: int = 128) -> Image.I
     names: list[str] = []
     for number in range(_NUM_SHOWN):
         record = describe_scene(Scene.sample(seed, number), size)
-        item = _read(model, record, ("rgb",))
+        item = read_item(model.embedder, record, ("rgb",))
         truth = {raw: record.values[raw] for raw in known}
         if "depth" in truth:
             truth["depth"] = np.asarray(truth["depth"]).astype(np.float32)
@@ -127,7 +126,7 @@ def draw_predictions(folder: Path, *, seed: int = 0, size: int = 128) -> Image.I
 
 def _found(model: Model, records: list[SceneRecord], raw: str) -> Iterator[tuple[str, list[Value]]]:
     """Values predicted from pixels, then the truth through its tokenizer."""
-    items = [_read(model, record, ("rgb", raw)) for record in records]
+    items = [read_item(model.embedder, record, ("rgb", raw)) for record in records]
     given = [{"rgb": item["rgb"]} for item in items]
     yield "predicted", _values(model.predictor.predict(given, [raw]), raw)
     grid = model.parts.targets[raw].grid
@@ -140,10 +139,6 @@ def _values(found: list[dict[str, Predicted]], raw: str) -> list[Value]:
     values = [one[raw].value for one in found]
     assert all(value is not None for value in values)
     return [value for value in values if value is not None]
-
-
-def _read(model: Model, record: SceneRecord, raws: tuple[str, ...]) -> Item:
-    return {raw: model.embedder.read(raw, content) for raw, content in record.encoded(raws).items()}
 
 
 def _seen(record: SceneRecord) -> np.ndarray:

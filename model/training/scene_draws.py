@@ -75,8 +75,8 @@ def _balanced(decoded: Tensor, labels: Tensor) -> Tensor:
 
 
 def _lines(decoded: Tensor, values: Tensor) -> Tensor:
-    """Squared error in which lines and paper count by the root of their share: as likely as not to be drawn
-    within a pixel or two, a thin line is paper nearly everywhere, and all of a map would be.
+    """Squared error in which lines and paper count by the root of their share: where a thin line might lie a
+    pixel to either side, the plain error is least for a map without lines.
     """
     on_line = values > 0
     share = on_line.float().mean().clamp(1e-3, 1 - 1e-3)

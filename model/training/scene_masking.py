@@ -92,17 +92,13 @@ def _others(size: int, alone: Sequence[str]) -> list[Component]:
         (3, {f"tok_semseg@{size}": 1.0, "color_palette": 1.0}, 96),
     )
     known = {"caption", *alone}
+    # Those that say little about a scene are shown less.
+    rare = {"det": 5.0, f"tok_sam_edge@{size}": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
     return [
-        *(_embedding(_how_often(name), {name: 1.0}, _BUDGETS.get(name, 64)) for name in alone),
+        *(_embedding(rare.get(name, 8.0), {name: 1.0}, _BUDGETS.get(name, 64)) for name in alone),
         *(_embedding(weight, mix, budget) for weight, mix, budget in mixes if mix.keys() <= known),
         _embedding(6, {}, 96, others_in=0.05),
     ]
-
-
-def _how_often(name: str) -> float:
-    """Those that say little about a scene are shown less."""
-    rare = {"det": 5.0, "sam_edge": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
-    return next((weight for raw, weight in rare.items() if raw in name), 8.0)
 
 
 def _embedding(
@@ -122,7 +118,9 @@ def _component(
     others_out: float = 0.15,
     keep: Keep = "all",
 ) -> Component:
-    """Asks for both embeddings besides; shows all of a sequence that fits, or parts."""
+    """Asks for both embeddings besides, unless `targets` gives them 0; shows all of a sequence that fits, or
+    parts.
+    """
     inputs = {**dict.fromkeys(_GLOBALS, 0.0), **inputs}
     targets = {**_GLOBALS, **targets}
     return Component(weight, inputs, targets, others_in, others_out, dict.fromkeys(TEXTS, keep), budget)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..presets import FourMConfig
 from ..scenes import OBJECTS, PERSON, Split
 from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
-from .benchmark import benchmark
+from .benchmark import Progress, benchmark
 from .bundle import write_bundle, write_card
 from .evaluate import evaluate_queries, held_out_losses
 from .fit import LOG
@@ -66,9 +66,6 @@ WATCHED = (
     *("color_palette", "metadata", "det", "caption+color_palette", "caption+tok_depth"),
     *("tok_semseg+color_palette", "color_palette+metadata"),
 )
-
-Progress = Callable[[str, int, int], None]
-"""Told of a stage: its name, how much of it is done, of how much."""
 
 
 class ScenesRun:
