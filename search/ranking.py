@@ -34,7 +34,11 @@ from ..errors import QueryError
 Scoring: TypeAlias = Literal["cosine", "likelihood", "both"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "likelihood", "both")
 DEFAULT_SCORING: Scoring = "both"
-LIKELIHOOD_SHARE = 0.5
+LIKELIHOOD_SHARE = 0.8
+"""Much: where a query says little, the expected vector lies between all that it may mean, near nothing in
+particular, while the probabilities of tokens still tell items apart. Not all: of a picture the vector knows
+more.
+"""
 SMOOTHING = 0.01
 
 Floats: TypeAlias = "NDArray[np.floating[Any]]"
