@@ -1248,6 +1248,7 @@ def _scene_query(home: Path, kind: str, name: str) -> Query | None:
     return Query(tuple(parts))
 
 
+_NUM_ASKED = 300
 _DRAWN = ("rgb", "caption", "depth", "semseg", "sam_edge", "color_palette", "caption+color_palette", "det")
 
 
@@ -1270,10 +1271,10 @@ def _draw_scenes(library: Library, home: Path) -> Path:
 
 
 def _evaluate_scenes(library: Library, home: Path) -> dict[str, Retrieval]:
-    """Ask for every scene whose caption no other scene has, in every way, and see where it comes in.
+    """Ask for scenes whose caption no other scene has, in every way, and see where they come in among all.
 
     Every modality that the model reads is a question of its own, then some pairs; a scene that has nothing of
-    a kind (people) is not asked for by it.
+    a kind (people) is not asked for by it. Of many scenes only the first are asked for.
     """
     from .model.scenes import known_queries
     from .search import evaluate_retrieval
@@ -1283,7 +1284,7 @@ def _evaluate_scenes(library: Library, home: Path) -> dict[str, Retrieval]:
         for path in sorted((home / "scenes").glob("*.caption.txt"))
     }
     counts = Counter(captions.values())
-    names = [name for name, caption in captions.items() if counts[caption] == 1]
+    names = [name for name, caption in captions.items() if counts[caption] == 1][:_NUM_ASKED]
     found: dict[str, Retrieval] = {}
     with _progress() as show:
         for kind in known_queries(library.model("scenes").inputs):
