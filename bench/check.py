@@ -3,7 +3,7 @@
     python bench/check.py                          # 600 scenes, 2 trials: ten minutes on one core
     python bench/check.py --scenes 100 --trials 1  # to see that it runs
 
-Renders scenes, gives 1 % of them each other's captions and another 1 % each other's palettes, indexes them
+Renders scenes, gives 1 % of them each other's captions and another 1 % each other's depth maps, indexes them
 with the packaged model and checks them. Prints the share of swapped items among the first k findings (k being
 how many were swapped, so that recall is precision there), among the first 2 k and 3 k, and of how many the
 swapped modality was named.
@@ -23,7 +23,7 @@ import numpy as np
 from anyseek.model.scenes import write_scenes
 from anyseek.search import CheckSettings
 
-SIDE_FILES = {"caption": "caption.txt", "color_palette": "color_palette.json"}
+SIDE_FILES = {"caption": "caption.txt", "depth": "depth.png"}
 DEPTHS = (1, 2, 3)
 
 

@@ -19,11 +19,11 @@ WRONG = ("0003", "0011")
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Scenes of which two have each other's caption, in two views, and the same from another place."""
+    """Scenes of which two have each other's depth, in two views, and the same from another place."""
     home = tmp_path_factory.mktemp("eval")
     write_scenes(home / "scenes", NUM, seed=9)
     write_scenes(home / "moved", NUM, seed=9, rendering=1)
-    a, b = (home / "scenes" / f"{name}.caption.txt" for name in WRONG)
+    a, b = (home / "scenes" / f"{name}.depth.png" for name in WRONG)
     shutil.copy(a, home / "spare")
     shutil.copy(b, a)
     shutil.copy(home / "spare", b)
@@ -96,13 +96,13 @@ def test_indexes_are_measured_without_a_model(run: Callable[..., Result], tmp_pa
     assert "bare FAISS" in table.stdout
 
 
-def test_swapped_captions_are_found(run: Callable[..., Result], tmp_path: Path) -> None:
+def test_swapped_depth_is_found(run: Callable[..., Result], tmp_path: Path) -> None:
     pictures = tmp_path / "worst.png"
-    words = ("check", "scenes", "--modality", "rgb", "--modality", "caption", "--modality", "palette")
+    words = ("check", "scenes", "--modality", "rgb", "--modality", "depth", "--modality", "semseg")
     found = answer(run(*words, "--json", "--save-pictures", pictures))
-    suspects = {finding["id"]: finding["suspect"] for finding in found["findings"][:6]}
+    suspects = {finding["id"]: finding["suspect"] for finding in found["findings"][:4]}
     assert set(WRONG) <= set(suspects)
-    assert [suspects[name] for name in WRONG] == ["caption"] * 2
+    assert [suspects[name] for name in WRONG] == ["depth"] * 2
     assert is_picture(pictures)
     assert "suspect" in run(*words, "--top", 3).stdout
 
