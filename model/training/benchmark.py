@@ -10,12 +10,13 @@ from numpy.typing import NDArray
 
 from ..embedder import Embedder, Embeddings
 from ..registry import load_model
-from ..scenes import Scene, SceneRecord, Split, describe_scene, known_queries
-from .evaluate import likelihood, ranks
+from ..scenes import Scene, SceneRecord, Split, caption, describe_scene, known_queries
+from .evaluate import LIKELIHOOD_WEIGHT, likelihood, ranks
 
 RANKINGS = ("cosine", "likelihood", "both")
-_LIKELIHOOD_WEIGHT = 0.25
 _BATCH = 250
+WHOLE = "whole caption"
+"""Asks by a caption that leaves nothing out, where those of `describe_scene` leave out what people do."""
 _Z = 1.96  # deviations of a normal distribution that leave 5 % outside
 
 Item = dict[str, NDArray[np.generic]]
@@ -46,24 +47,29 @@ def benchmark(
         num: scenes.
         seed, split: which scenes.
         size: of their pictures.
-        queries: modalities joined by +; all that the model reads where None.
+        queries: modalities joined by +, or `whole caption`; all that the model reads where None.
         progress: told the stage, what is done, of how much.
     """
     model = load_model(folder, dtype="float32")
-    queries = known_queries(model.inputs) if queries is None else queries
-    raws = sorted({raw for query in queries for raw in query.split("+")} | {"rgb"})
+    if queries is None:
+        queries = (*known_queries(model.inputs), *([WHOLE] if "caption" in model.inputs else []))
+    raws = sorted({raw for query in queries for raw in query.split("+")} - {WHOLE} | {"rgb"})
     given: list[Item] = []
     moved: list[Item] = []
+    told: list[Item] = []
     for index in range(num):
         scene = Scene.sample(seed, index, split=split)
         given.append(read_item(model.embedder, describe_scene(scene, size), raws))
         moved.append(read_item(model.embedder, describe_scene(scene, size, 1), ["rgb"]))
+        if WHOLE in queries:
+            words = caption(scene, scene.rng("all words")).encode()
+            told.append({"caption": model.embedder.read("caption", words)})
         if progress is not None:
             progress("benchmark", index + 1, num)
     gallery = _embed(model.embedder, [{"rgb": item["rgb"]} for item in given])
     report: Report = {}
     for query in queries:
-        rows, asked = _questions(query, given, moved)
+        rows, asked = (list(range(num)), told) if query == WHOLE else _questions(query, given, moved)
         if not rows:
             continue
         found = _embed(model.embedder, asked)
@@ -121,7 +127,7 @@ def _scores(
         assert found.log_probs is not None
         cosine = found.vectors @ gallery[space].vectors.T
         tokens = likelihood(found.log_probs, gallery[space].tokens.astype(np.int64))
-        spaces[space] = cosine + _LIKELIHOOD_WEIGHT * tokens
+        spaces[space] = cosine + LIKELIHOOD_WEIGHT * tokens
         for ranking, score in (("cosine", cosine), ("likelihood", tokens), ("both", spaces[space])):
             total[ranking] = total[ranking] + score
     return {**total, **spaces}

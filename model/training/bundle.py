@@ -160,7 +160,7 @@ weights went into it.
 - Pictures are {size} px. It predicts everything that it reads, a picture as tokens.
 - `dinov2_global` and `imagebind_global` stand for the embeddings of these names in 4M-21, as do `dinov2` and
   `imagebind` for their dense features: the first teacher is self-supervised on images, the second is aligned
-  with captions and depth. They are not DINOv2 and ImageBind.
+  with captions, depth, normals, segmentation and edges. They are not DINOv2 and ImageBind.
 - Transformer: {encoder_depth} + {decoder_depth} blocks, width {dim}, {num_heads} heads, SwiGLU, no biases.
 - Text ({texts}): a WordPiece vocabulary of the words that captions use.
 - Weights are stored in 8 bits with a scale per row.
@@ -182,12 +182,13 @@ and all measurements in `measurements.json`.
 
 What was chosen on purpose:
 
-- A scene's target is the mean of its teacher embeddings over both renderings and their mirror images: what
-  one rendering adds is noise to a search for scenes.
+- The self-supervised target of a scene is the mean over both renderings and their mirror images: what one
+  rendering adds is noise to a search for scenes. The aligned one is that of the rendering itself: maps tell
+  what is where, and little else.
 - The model learns the tokenizer's whole distribution over codes, not only its mode: tokens are drawn eight
   times.
-- What tells most about a scene goes first. Shown everything from its first step on, a model of this size
-  knew after 64,000 samples little but how frequent each token is.
+- What tells most about a scene goes first: shown everything from its first step on, a model of this size
+  stays for long at how frequent each token is.
 - A batch follows one component of the mixture (all of the image; all of the caption; one modality at a time;
   two or three; mixes without the image; parts of everything), see `model/training/scene_masking.py`.
 
@@ -196,9 +197,9 @@ What was chosen on purpose:
 Among {num_benchmark} unseen scenes (those of `anyseek demo`'s default seed), rendered, written, read and
 embedded as users do it (`model/training/benchmark.py`). The gallery is predicted from each scene's pixels
 alone. `rgb` asks with another rendering of the scene, everything else with what is known of the rendering in
-the gallery. Captions leave out about a seventh of what there is to say; only scenes where people or boxes are
-seen are asked for by them. Ranking: cosine plus a quarter of the mean log probability of the item's tokens,
-summed over both spaces.
+the gallery. Captions leave out about a seventh of what there is to say, `whole caption` nothing; only scenes
+where people or boxes are seen are asked for by them. Ranking: cosine plus the mean log probability of
+the item's tokens, summed over both spaces.
 
 {table}
 

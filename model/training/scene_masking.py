@@ -42,16 +42,16 @@ def embed_masking(size: int, alone: Sequence[str]) -> Masking:
         size: of pictures, in pixels.
         alone: names of modalities besides pictures and captions.
     """
-    pictures, captions = _embedding(10, {f"rgb@{size}": 1.0}, 64), _embedding(9, {"caption": 1.0}, 96)
+    pictures, captions = _embedding(30, {f"rgb@{size}": 1.0}, 64), _embedding(15, {"caption": 1.0}, 96)
     return Masking((pictures, captions, *_others(size, alone)), num_target_tokens=32, shuffled=_SHUFFLED)
 
 
 def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -> Masking:
     """Everything from anything; but for maps and texts of a picture, both global embeddings are asked too.
 
-    A batch follows one component: all of the picture for everything, for maps or for texts, all of the
-    caption, mostly one modality, two or three, mixes without the picture, parts of everything, or one of
-    those of `embed_masking`.
+    A batch follows one component: all of the picture for the embeddings, which all that is found depends on,
+    for everything, for maps or for texts, all of the caption, mostly one modality, two or three, mixes
+    without the picture, parts of everything, or one of those of `embed_masking`.
 
     Args:
         size: of pictures, in pixels.
@@ -67,14 +67,15 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     texts = nothing | dict.fromkeys(TEXTS, 0.3) | {"caption": 1.0}
     return Masking(
         (
-            _component(12, {rgb: 1.0}, 64, keep="random"),
-            _component(35, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
+            _embedding(120, {rgb: 1.0}, 64),
+            _component(20, {rgb: 1.0}, 64, keep="random"),
+            _component(75, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
             _component(25, {rgb: 1.0}, 64, targets=texts, others_out=0.0, keep="random"),
-            _component(7, {"caption": 1.0}, 96),
-            _component(14, {}, 64, others_in=0.01),
-            _component(7, {rgb: 0.02}, 128, others_in=0.05),
-            _component(9, {rgb: 0.0, "caption": 0.3}, 96, others_in=0.1, keep="random"),
-            _component(4, {}, 96, others_in=0.7, keep="random"),
+            _component(30, {"caption": 1.0}, 96),
+            _component(20, {}, 64, others_in=0.01),
+            _component(12, {rgb: 0.02}, 128, others_in=0.05),
+            _component(15, {rgb: 0.0, "caption": 0.3}, 96, others_in=0.1, keep="random"),
+            _component(10, {}, 96, others_in=0.7, keep="random"),
             *_others(size, alone),
         ),
         num_target_tokens=num_target_tokens,

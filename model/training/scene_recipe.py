@@ -95,8 +95,8 @@ class ScenesRecipe:
     batch_size: int = 32
     teachers: Mapping[str, TeacherRecipe] = field(
         default_factory=lambda: {
-            "self_supervised": TeacherRecipe(steps=900),
-            "aligned": TeacherRecipe(steps=1200, batch_size=128),
+            "self_supervised": TeacherRecipe(steps=2100),
+            "aligned": TeacherRecipe(model=TeacherConfig(places=32), steps=1050, batch_size=128),
         }
     )
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
@@ -109,11 +109,13 @@ class ScenesRecipe:
     )
     embed: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
-            steps=1500, parts=4, learning_rate=1.2e-3, warmup=50, ema=0.995, save_every=300
+            steps=2550, parts=4, learning_rate=1.2e-3, warmup=50, ema=0.995, save_every=300
         )
     )
     fourm: PretrainRecipe = field(
-        default_factory=lambda: PretrainRecipe(steps=3900, warmup=100, save_every=500, weights=_WEIGHTS)
+        default_factory=lambda: PretrainRecipe(
+            steps=2700, parts=4, warmup=100, save_every=300, weights=_WEIGHTS
+        )
     )
 
     def some(self, modalities: Iterable[str]) -> tuple[str, ...]:
@@ -214,7 +216,10 @@ def tiny_recipe(num_scenes: int) -> ScenesRecipe:
         encoder_depth=4,
         decoder_depth=2,
         batch_size=48,
-        teachers={"self_supervised": teacher, "aligned": teacher},
+        teachers={
+            "self_supervised": teacher,
+            "aligned": replace(teacher, model=replace(network, places=16)),
+        },
         images=VqRecipe(steps=250, batch_size=16, warmup=20),
         fine=VqRecipe(steps=250, batch_size=16, warmup=20),
         vectors=MemcodesRecipe(steps=400, batch_size=128, warmup=20),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from .fit import LOG, Fit, FitRecipe, Progress
 from .run_log import RunLog
 from .scene_arrays import SceneArrays
 from .scene_data import SceneShards
-from .teachers import Aligned, ImageTower, SelfSupervised, TeacherConfig
+from .teachers import BOUND, Aligned, ImageTower, SelfSupervised, TeacherConfig
 
 Teacher = SelfSupervised | Aligned
 Bytes = NDArray[np.uint8]
@@ -24,7 +25,8 @@ Bytes = NDArray[np.uint8]
 NEAR = 2.0
 """Depth in scene units that is white to the depth tower; half as near is half as bright."""
 _SHIFT = 8
-_RECOLORED = 0.6
+_RECOLORED = 0.15
+_CLASS_COLORS = np.random.default_rng(0).integers(256, size=(256, 3), dtype=np.uint8)
 
 
 @dataclass(frozen=True)
@@ -67,29 +69,27 @@ class TeacherBatches:
         self._maps, self._arrays, self._recipe = shards.maps, arrays, recipe
 
     def pairs(self, number: int) -> tuple[Tensor, Tensor]:
-        """Two renderings each of half as many scenes, many in other colours: what stays is shape."""
+        """Two renderings each of half as many scenes, some in other colors."""
         rng = np.random.default_rng([self._recipe.seed, number])
         rows = rng.integers(len(self._maps["rgb"]), size=self._recipe.batch_size // 2)
         first, second = (recolored(changed(self._maps["rgb"][rows, view], rng), rng) for view in (0, 1))
         return torch.from_numpy(first), torch.from_numpy(second)
 
-    def aligned(self, number: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Images, depth maps, captions and attributes."""
+    def aligned(self, number: int) -> tuple[Tensor, ...]:
+        """Images, captions, attributes and maps."""
         rng = np.random.default_rng([self._recipe.seed, number])
         size = self._recipe.batch_size
         rows = rng.integers(len(self._maps["rgb"]), size=size)
         views, wording = rng.integers(2, size=size), rng.integers(2, size=size)
-        seen = np.concatenate(
-            [self._maps["rgb"][rows, views], depth_pictures(self._maps["depth"][rows, views])[..., :1]],
-            axis=-1,
-        )
-        seen = changed(seen, rng)
+        maps = [map_pictures(raw, self._maps[raw][rows, views]) for raw in BOUND]
+        pictures = np.concatenate([self._maps["rgb"][rows, views], *maps], axis=-1)
+        seen = changed(pictures, rng, signed=3 + 3 * BOUND.index("normal"))
         ids = self._arrays.captions[rows, views, wording]
         return (
             torch.from_numpy(np.ascontiguousarray(seen[..., :3])),
-            torch.from_numpy(np.repeat(seen[..., 3:], 3, axis=-1)),
             torch.from_numpy(ids[:, : int((ids > 0).sum(1).max())].astype(np.int64)),
             torch.from_numpy(self._arrays.attributes[rows].astype(np.float32)),
+            *(halved(seen[..., start : start + 3]) for start in range(3, seen.shape[-1], 3)),
         )
 
 
@@ -133,18 +133,22 @@ def load_teacher(
     return teacher.eval()
 
 
-def changed(pictures: Bytes, rng: np.random.Generator) -> Bytes:
-    """Pictures `(B, S, S, C)`, mirrored half of the time and all shifted by up to 8 pixels."""
+def changed(pictures: Bytes, rng: np.random.Generator, *, signed: int | None = None) -> Bytes:
+    """Pictures `(B, S, S, C)`, mirrored half of the time and all shifted by up to 8 pixels; of the channel
+    `signed`, which says how much a surface looks to the right, a mirror makes the opposite.
+    """
     pictures = np.ascontiguousarray(pictures)
     mirrored = rng.random(len(pictures)) < 0.5
     pictures[mirrored] = pictures[mirrored, :, ::-1]
+    if signed is not None:
+        pictures[mirrored, ..., signed] = 255 - pictures[mirrored, ..., signed]
     size = pictures.shape[1]
     ys, xs = (np.clip(np.arange(size) + d, 0, size - 1) for d in rng.integers(-_SHIFT, _SHIFT + 1, size=2))
     return pictures[:, ys][:, :, xs]
 
 
 def recolored(pictures: Bytes, rng: np.random.Generator) -> Bytes:
-    """Many of the pictures with their channels exchanged, grey, or in other light."""
+    """Some of the pictures with their channels exchanged, grey, or in other light."""
     for i in np.flatnonzero(rng.random(len(pictures)) < _RECOLORED):
         one = pictures[i][..., rng.permutation(3)].astype(np.float32)
         if rng.random() < 0.25:
@@ -153,10 +157,21 @@ def recolored(pictures: Bytes, rng: np.random.Generator) -> Bytes:
     return pictures
 
 
-def depth_pictures(depth: NDArray[np.uint16]) -> Bytes:
-    """Stored depth `(B, S, S)` as grey pictures `(B, S, S, 3)`, near is bright."""
-    distance = np.maximum(depth.astype(np.float32) * (MAX_DEPTH / 65535), NEAR)
-    return np.repeat((255 * NEAR / distance).astype(np.uint8)[..., None], 3, axis=-1)
+def map_pictures(raw: str, maps: NDArray[Any]) -> Bytes:
+    """Stored maps `(B, S, S[, 3])` as pictures `(B, S, S, 3)`: near is bright, a class has a color."""
+    if raw == "depth":
+        distance = np.maximum(maps.astype(np.float32) * (MAX_DEPTH / 65535), NEAR)
+        maps = (255 * NEAR / distance).astype(np.uint8)
+    elif raw == "semseg":
+        maps = _CLASS_COLORS[maps]
+    return maps if maps.ndim == 4 else np.repeat(maps[..., None], 3, axis=-1)
+
+
+def halved(pictures: Bytes) -> Tensor:
+    """Pictures `(B, S, S, C)` at half their size, of four pixels the brightest: thin lines stay."""
+    num, size, _, channels = pictures.shape
+    blocks = pictures.reshape(num, size // 2, 2, size // 2, 2, channels)
+    return torch.from_numpy(blocks.max(axis=(2, 4)))
 
 
 @torch.inference_mode()
@@ -186,15 +201,17 @@ def dense_features(tower: ImageTower, rgb: Bytes) -> NDArray[np.float32]:
 def teacher_recall(
     teacher: Teacher, shards: SceneShards, arrays: SceneArrays, num: int = 1000
 ) -> dict[str, float]:
-    """R@1 and R@10 over `num` scenes: other rendering, caption and depth find the first rendering."""
+    """R@1 and R@10 over `num` scenes: other rendering, caption and maps find the first rendering."""
     rgb = shards.maps["rgb"]
     gallery = embed_images(teacher.images, rgb[:num, 0])
     out = recall(embed_images(teacher.images, rgb[:num, 1]), gallery, "rgb")
     if isinstance(teacher, Aligned):
         captions = torch.from_numpy(arrays.captions[:num, 0, 0].astype(np.int64))
         out |= recall(teacher.captions(captions).numpy(), gallery, "caption")
-        depth = depth_pictures(shards.maps["depth"][:num, 0])
-        out |= recall(embed_images(teacher.depths, depth), gallery, "depth")
+        for raw, tower in teacher.maps.items():
+            assert isinstance(tower, ImageTower)
+            pictures = halved(map_pictures(raw, shards.maps[raw][:num, 0])).numpy()
+            out |= recall(embed_images(tower, pictures), gallery, raw)
     return out
 
 

@@ -52,12 +52,13 @@ def feature_tokens(features: Iterable[NDArray[np.float32]], tokenizer: VQVAE) ->
 
 @torch.inference_mode()
 def drawn_tokens(vectors: NDArray[np.float32], tokenizer: VQVAE, seed: int = 0) -> Ids:
-    """Ids (N, 1, W, heads) drawn for global vectors (N, C)."""
+    """Ids (N, R, W, heads) drawn for global vectors (N, R, C)."""
     generator = torch.Generator().manual_seed(seed)
-    probabilities = tokenizer.quantize.logits(tokenizer.latent(torch.from_numpy(vectors))).softmax(-1)
-    flat = probabilities.flatten(0, 1)
-    ids = torch.multinomial(flat, GLOBAL_DRAWS, replacement=True, generator=generator)
-    return ids.unflatten(0, probabilities.shape[:2]).movedim(-1, 1)[:, None].numpy().astype(np.int16)
+    flat = torch.from_numpy(vectors).flatten(0, 1)
+    probabilities = tokenizer.quantize.logits(tokenizer.latent(flat)).softmax(-1)
+    ids = torch.multinomial(probabilities.flatten(0, 1), GLOBAL_DRAWS, replacement=True, generator=generator)
+    heads_last = ids.unflatten(0, probabilities.shape[:2]).movedim(-1, 1)
+    return heads_last.unflatten(0, vectors.shape[:2]).numpy().astype(np.int16)
 
 
 def text_tokens(name: str, values: SceneValues, text: TextTokenizer, num_views: int) -> Ids:

@@ -12,6 +12,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 from functools import cached_property, partial
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,7 @@ from .scene_tokens import (
 )
 from .scene_values import SceneValues
 from .tables import start_tables
+from .teachers import Aligned
 from .token_data import TokenData, write_index
 from .train_memcodes import train_memcodes
 from .train_vq import LOSSES, train_vq
@@ -182,19 +184,26 @@ class ScenesRun:
         return load_teacher(kind, self.recipe.teachers[kind], folder, self.tables["caption"], num)
 
     def vectors(self, space: str, split: Split) -> NDArray[np.float32]:
-        """Of every scene: the mean direction over its renderings and their mirror images.
+        """Unit vectors `(N, R, C)` of every scene.
 
-        What one rendering adds to its scene is noise to a search for scenes.
+        The aligned teacher says what is where, and has a vector of each rendering. Of the other, R is 1: the
+        mean direction over renderings and their mirror images, as what one of them adds to the scene is noise
+        to a search for scenes.
         """
         path = self.out / f"{space}-{split}.npy"
         if not path.exists():
-            tower, rgb = self.teacher(space).images, self.shards(split).maps["rgb"]
-            total = sum(
-                embed_images(tower, rgb[:, view, :, ::step])
-                for view in range(NUM_RENDERINGS)
-                for step in (1, -1)
-            )
-            np.save(path, total / np.linalg.norm(total, axis=1, keepdims=True))
+            teacher, rgb = self.teacher(space), self.shards(split).maps["rgb"]
+            views = range(NUM_RENDERINGS)
+            if isinstance(teacher, Aligned):
+                found = np.stack([embed_images(teacher.images, rgb[:, view]) for view in views], axis=1)
+            else:
+                both = [
+                    embed_images(teacher.images, rgb[:, view, :, ::step])
+                    for view in views
+                    for step in (1, -1)
+                ]
+                found = np.sum(both, axis=0)[:, None]
+            np.save(path, found / np.linalg.norm(found, axis=-1, keepdims=True))
         return np.load(path)
 
     def features(self, raw: str, split: Split) -> Iterator[NDArray[np.float32]]:
@@ -212,7 +221,7 @@ class ScenesRun:
         tell = partial(self._tell, f"tokenizer {raw}")
         if config.quant_type == "memcodes":
             values = pose_values(self.values("train")) if raw == "human_poses" else self.vectors(raw, "train")
-            draw = vector_draws(values, recipe.vectors)
+            draw = vector_draws(values.reshape(-1, values.shape[-1]), recipe.vectors)
             tokenizer = train_memcodes(config, draw, LOSSES[raw], recipe.vectors, log, tell)
         else:
             tower = self.teacher(f"{raw}_global").images if raw in FEATURES else None
@@ -292,11 +301,11 @@ class ScenesRun:
         """The trainer of one of the runs of 4M, at its last checkpoint."""
         stages = self.recipe.stages()
         masking, recipe = stages[stage]
-        before = [*stages][: [*stages].index(stage)]
+        before = {after: one for one, after in pairwise(stages)}
 
         def prepare(model: FourM) -> None:
-            if before:
-                model.load_state_dict(load_fourm(self.out / before[-1] / LAST).state_dict())
+            if stage in before:
+                model.load_state_dict(load_fourm(self.out / before[stage] / LAST).state_dict())
             else:
                 start_tables(model, self.text, self.codebooks())
 

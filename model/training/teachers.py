@@ -1,16 +1,23 @@
 """Teachers: small convolutional networks whose global embeddings the model learns to predict.
 
 `SelfSupervised` stands for DINOv2: it sees images only and learns which two renderings show one scene.
-`Aligned` stands for ImageBind: it learns which caption and which depth map belong to an image.
+`Aligned` stands for ImageBind: it learns which caption and which maps belong to an image.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
+
+_GRID = 4
+_CAPTION_WEIGHT = 4.0
+"""Where things are tells scenes apart so well that a contrast with maps alone forgets what things are."""
+
+BOUND = ("depth", "normal", "semseg", "sam_edge")
+"""Maps that the aligned teacher binds to images."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +28,14 @@ class TeacherConfig:
         widths: channels of the stages at 1/4, 1/8 and 1/16 of the image's side.
         blocks: residual blocks of each stage.
         dim: size of the embedding.
+        places: channels of what is seen in each of 4 x 4 parts of the image; with 0 the embedding does not
+            know where things are.
     """
 
     widths: tuple[int, int, int] = (40, 80, 160)
     blocks: tuple[int, int, int] = (1, 1, 1)
     dim: int = 192
+    places: int = 0
 
 
 class _Block(nn.Module):
@@ -56,10 +66,11 @@ class ImageTower(nn.Module):
             layers += [_Block(width) for _ in range(blocks)]
             previous = width
         self.body = nn.Sequential(*layers)
-        # Mean for how much there is of something, maximum for whether it is there at all.
-        self.norm = nn.LayerNorm(2 * previous)
+        self.places = nn.Conv2d(previous, config.places, 1) if config.places else None
+        pooled = 2 * previous + config.places * _GRID**2
+        self.norm = nn.LayerNorm(pooled)
         self.head = nn.Sequential(
-            nn.Linear(2 * previous, 2 * config.dim), nn.GELU(), nn.Linear(2 * config.dim, config.dim)
+            nn.Linear(pooled, 2 * config.dim), nn.GELU(), nn.Linear(2 * config.dim, config.dim)
         )
 
     def features(self, rgb: Tensor) -> Tensor:
@@ -70,8 +81,11 @@ class ImageTower(nn.Module):
     def forward(self, rgb: Tensor) -> Tensor:
         """Embed images; see the class."""
         x = self.features(rgb)
-        pooled = torch.cat([x.mean((2, 3)), x.amax((2, 3))], dim=1)
-        return F.normalize(self.head(self.norm(pooled)).float(), dim=1)
+        # Mean for how much there is of something, maximum for whether it is there at all.
+        pooled = [x.mean((2, 3)), x.amax((2, 3))]
+        if self.places is not None:
+            pooled.append(F.adaptive_avg_pool2d(self.places(x), _GRID).flatten(1))
+        return F.normalize(self.head(self.norm(torch.cat(pooled, dim=1))).float(), dim=1)
 
 
 class CaptionTower(nn.Module):
@@ -110,30 +124,43 @@ class SelfSupervised(nn.Module):
 
 
 class Aligned(nn.Module):
-    """Towers of image, caption and depth trained to agree with the image (arXiv 2103.00020, 2305.05665); all
-    also tell the scene's attributes, as far as they can.
+    """Towers of image, caption and maps trained to agree with the image (arXiv 2103.00020, 2305.05665);
+    those of image and caption also tell the scene's attributes.
+
+    Args:
+        config: of the tower of images.
+        vocab_size: of captions.
+        num_attributes: of scenes.
     """
 
     def __init__(self, config: TeacherConfig, vocab_size: int, num_attributes: int) -> None:
         super().__init__()
         self.images = ImageTower(config)
-        self.depths = ImageTower(config)
+        narrow = replace(config, widths=tuple(-(-width // 16) * 8 for width in config.widths))
+        self.maps = nn.ModuleDict({raw: ImageTower(narrow) for raw in BOUND})
         self.captions = CaptionTower(vocab_size, config.dim)
         self.attributes = nn.Linear(config.dim, num_attributes)
         self.scale = nn.Parameter(torch.tensor(2.5))
 
-    def loss(self, rgb: Tensor, depth: Tensor, captions: Tensor, attributes: Tensor) -> Tensor:
-        """Contrast images with their captions and depth maps; `attributes` `(B, A)` are 0 or 1 each.
+    def loss(self, rgb: Tensor, captions: Tensor, attributes: Tensor, *maps: Tensor) -> Tensor:
+        """Contrast images with their captions and maps.
 
-        The side loss asks every tower for the attributes: a contrast alone is content with the few that tell
-        the scenes of one batch apart.
+        The side loss asks for the attributes: a contrast alone is content with the few that tell the scenes
+        of one batch apart.
+
+        Args:
+            rgb: uint8 `(B, S, S, 3)`.
+            captions: ids `(B, L)`.
+            attributes: `(B, A)`, 0 or 1 each.
+            maps: of each of `BOUND`, uint8 `(B, M, M, 3)`.
         """
-        image, text, shape = self.images(rgb), self.captions(captions), self.depths(depth)
+        image, text = self.images(rgb), self.captions(captions)
         side = sum(
-            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes)
-            for x in (image, text, shape)
+            F.binary_cross_entropy_with_logits(self.attributes(10 * x), attributes) for x in (image, text)
         )
-        return contrast(image, text, self.scale) + contrast(image, shape, self.scale) + 10 * side
+        found = [tower(one) for tower, one in zip(self.maps.values(), maps, strict=True)]
+        loss = _CAPTION_WEIGHT * contrast(image, text, self.scale) + 10 * side
+        return sum((contrast(image, one, self.scale) for one in found), start=loss)
 
 
 def contrast(a: Tensor, b: Tensor, log_scale: Tensor) -> Tensor:

@@ -54,9 +54,10 @@ from anyseek.model.training.scene_teachers import (
     build_teacher,
     changed,
     dense_features,
-    depth_pictures,
     embed_images,
+    halved,
     load_teacher,
+    map_pictures,
     recall,
     recolored,
     train_teacher,
@@ -74,7 +75,7 @@ from anyseek.model.training.scene_tokens import (
 from anyseek.model.training.scene_values import SceneValues
 from anyseek.model.training.scenes import ScenesRun
 from anyseek.model.training.tables import start_tables
-from anyseek.model.training.teachers import TeacherConfig, contrast
+from anyseek.model.training.teachers import BOUND, ImageTower, TeacherConfig, contrast
 from anyseek.model.training.token_data import TokenData
 from anyseek.model.training.train_memcodes import MemcodesRecipe
 from anyseek.model.training.train_vq import VqRecipe
@@ -305,9 +306,12 @@ def test_grids_and_vectors_become_ids(values: SceneValues):
     assert ids[3, 1, 0].tolist() == one.tolist()
     features = np.random.default_rng(0).normal(size=(5, 16, 4, 4)).astype(np.float32)
     assert feature_tokens([features[:2], features[2:]], tokenizer("dinov2")).shape == (5, 16)
-    vectors = np.random.default_rng(0).normal(size=(6, 16)).astype(np.float32)
+    vectors = np.random.default_rng(0).normal(size=(6, 2, 16)).astype(np.float32)
     drawn = drawn_tokens(vectors, tokenizer("dinov2_global"))
-    assert drawn.shape == (6, 1, 8, 16)
+    assert drawn.shape == (6, 2, 8, 16)
+    one_view = drawn_tokens(vectors[:, :1], tokenizer("dinov2_global"))
+    agree = [(drawn[:, view] == one_view[:, 0]).mean() for view in (0, 1)]
+    assert agree[0] > agree[1]
     assert np.array_equal(drawn, drawn_tokens(vectors, tokenizer("dinov2_global")))
     assert not np.array_equal(drawn[:, :, 0], drawn[:, :, 1])
 
@@ -365,8 +369,11 @@ def test_teachers_compare_two_looks_at_one_scene(shards: SceneShards, arrays: Sc
     first, second = batches.pairs(3)
     assert first.shape == second.shape == (4, SIZE, SIZE, 3)
     assert torch.equal(first, batches.pairs(3)[0])
-    rgb, depth, captions, attributes = batches.aligned(3)
-    assert rgb.shape == depth.shape == (8, SIZE, SIZE, 3)
+    rgb, captions, attributes, *maps = batches.aligned(3)
+    assert rgb.shape == (8, SIZE, SIZE, 3)
+    assert len(maps) == len(BOUND)
+    assert {tuple(one.shape) for one in maps} == {(8, SIZE // 2, SIZE // 2, 3)}
+    depth = maps[BOUND.index("depth")]
     assert torch.equal(depth[..., 0], depth[..., 2])
     assert captions.shape[0] == len(attributes) == 8
     assert (captions[:, 0] > 0).all()
@@ -379,9 +386,35 @@ def test_pictures_change_but_stay_pictures():
     assert moved.shape == pictures.shape
     assert not np.array_equal(moved, pictures)
     colored = recolored(pictures.copy(), rng)
-    assert 0.3 < (colored != pictures).any((1, 2, 3)).mean() < 0.9
-    near_and_far = depth_pictures(np.array([[[0, 6553, 65535]]], np.uint16))
+    assert 0 < (colored != pictures).any((1, 2, 3)).mean() < 0.5
+    near_and_far = map_pictures("depth", np.array([[[0, 6553, 65535]]], np.uint16))
     assert near_and_far[0, 0, :, 0].tolist() == [255, 255, 25]
+    classes = map_pictures("semseg", np.array([[[3, 4, 3]]], np.uint8))[0, 0]
+    assert classes[0].tolist() == classes[2].tolist() != classes[1].tolist()
+    line = np.zeros((1, 4, 4), np.uint8)
+    line[0, 1] = 255
+    assert halved(map_pictures("sam_edge", line))[0, :, :, 0].tolist() == [[255, 255], [0, 0]]
+
+
+def test_a_mirror_turns_normals():
+    normals = np.zeros((60, 8, 8, 3), np.uint8)
+    normals[..., 0] = 200
+    found = changed(normals, np.random.default_rng(0), signed=0)
+    assert set(np.unique(found[..., 0])) == {55, 200}
+    assert len(np.unique(found[:, 0, 0, 0])) == 2
+    assert not found[..., 1:].any()
+
+
+def test_a_teacher_of_places_tells_where_things_are(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    seen = torch.randn(1, 16, 8, 8)
+    elsewhere = torch.cat([seen, seen.roll(4, dims=2)])
+    monkeypatch.setattr(ImageTower, "features", lambda *_: elsewhere)
+    plain, placed = (ImageTower(TeacherConfig((16, 16, 16), dim=16, places=n)) for n in (0, 8))
+    with torch.inference_mode():
+        same, apart = (float(torch.dist(*tower(elsewhere))) for tower in (plain, placed))
+    assert same == pytest.approx(0, abs=1e-5)
+    assert apart > 0.01
 
 
 def test_contrast_is_lowest_for_equal_rows():
