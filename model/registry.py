@@ -60,6 +60,27 @@ class Model:
         """Of all its files, so far."""
         return self.parts.bytes_read
 
+    def space_weights(self, modalities: Mapping[str, float]) -> dict[str, float]:
+        """How much each space counts in a search that does not say, adding up to 1.
+
+        What a modality tells of an image, one space keeps and another leaves out: see
+        `ModelSource.space_weights`. Where the model does not know, all count alike.
+
+        Args:
+            modalities: those asked by, by the user's names, and the weight of each, from 0; a query of
+                several takes the mean.
+        """
+        equal = dict.fromkeys(self.spaces, 1.0)
+        sums = dict.fromkeys(self.spaces, 0.0)
+        for modality, weight in modalities.items():
+            known = self.parts.source.space_weights.get(modality, equal)
+            row = {space: known.get(space, 0.0) for space in self.spaces}
+            row = row if any(row.values()) else equal
+            for space, of_space in row.items():
+                sums[space] += weight * of_space / sum(row.values())
+        sums = sums if any(sums.values()) else equal
+        return {space: weight / sum(sums.values()) for space, weight in sums.items() if weight}
+
     def read(self, contents: Mapping[str, Content]) -> dict[str, np.ndarray]:
         """Read what is known of one item by the user's names, as `Embedder.read`.
 

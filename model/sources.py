@@ -1,11 +1,11 @@
 """Where models lie: those known by name, and folders with a `model.json`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeGuard
+from typing import TypeAlias, TypeGuard
 
 from ..errors import CheckpointError, ModelError
 from .classes import COCO_CLASSES, MAX_CLASSES
@@ -13,6 +13,9 @@ from .modalities import MODALITIES
 
 BUNDLE_FILE = "model.json"
 """What makes a folder a model: names its files, see `ModelSource.from_folder`."""
+
+SpaceWeights: TypeAlias = Mapping[str, Mapping[str, float]]
+"""By modality and space."""
 
 _FEATURES = ("clip", "dinov2", "imagebind", "dinov2_global", "imagebind_global")
 _MAX_CHANNELS = 65_536
@@ -35,6 +38,8 @@ class ModelSource:
         text_sha256: hash of what the URL gives.
         semseg_classes: names of the labels 1, 2, ... of segmentations.
         channels: of features and vectors that are not as wide as the published ones, by the user's name.
+        space_weights: by modality, how much each embedding space counts in a search by it; where a modality
+            is not named, all count alike.
         super_resolution: hub repository, or file, of the 4M checkpoint that predicts grids of twice the
             resolution from what this one predicts, with the same tokenizers; None where there is none.
     """
@@ -49,14 +54,15 @@ class ModelSource:
     text_sha256: str = ""
     semseg_classes: tuple[str, ...] = COCO_CLASSES
     channels: Mapping[str, int] = field(default_factory=dict[str, int])
+    space_weights: SpaceWeights = field(default_factory=dict[str, Mapping[str, float]])
     super_resolution: str | Path | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ModelSource":
         """Read `model.json` of a folder: `{name, license, description, fourm, tokenizers: {modality: file},
         text_tokenizer}`, and where they apply `semseg_classes: [name, ...]` (else those of COCO),
-        `channels: {modality: number}` and `super_resolution`. Files are named relative to the folder and lie
-        in it.
+        `channels: {modality: number}`, `space_weights: {modality: {space: number}}` and `super_resolution`.
+        Files are named relative to the folder and lie in it.
 
         Raises:
             CheckpointError: there is none, or it says something else.
@@ -94,6 +100,7 @@ class ModelSource:
             _inside(folder, text),
             semseg_classes=_class_names(values.get("semseg_classes", list(COCO_CLASSES)), path),
             channels=_channels(values.get("channels", {}), path),
+            space_weights=_space_weights(values.get("space_weights", {}), files, path),
             super_resolution=None if finer is None else _inside(folder, finer),
         )
 
@@ -124,6 +131,25 @@ def _channels(value: object, path: Path) -> Mapping[str, int]:
 
 def _is_width(value: object) -> TypeGuard[int]:
     return type(value) is int and 1 <= value <= _MAX_CHANNELS
+
+
+def _space_weights(value: object, spaces: Collection[str], path: Path) -> SpaceWeights:
+    match value:
+        case {**rows} if all(_is_row(row) and set(row) <= set(spaces) for row in rows.values()):
+            return {str(raw): row for raw, row in rows.items() if _is_row(row)}
+        case _:
+            raise CheckpointError(
+                f"{path}: space_weights must map modalities to {{space: weight}}, weights 0..1, some above "
+                "0, of spaces that have a tokenizer here."
+            )
+
+
+def _is_row(value: object) -> TypeGuard[Mapping[str, float]]:
+    return (
+        isinstance(value, dict)
+        and all(type(weight) in (int, float) and 0 <= weight <= 1 for weight in value.values())
+        and any(value.values())
+    )
 
 
 _SCENES = Path(__file__).parent / "weights" / "scenes"

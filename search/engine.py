@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -85,7 +86,8 @@ class SearchEngine:
                 and adds the scores, `guided` one from all parts by their weights, each pulling or pushing its
                 tokens; `auto` is `joint` where the positive parts weigh the same and bring different
                 modalities, else `late`.
-            spaces: weight of each embedding space; all alike by default.
+            spaces: weight of each embedding space; by default as the model knows for the modalities of the
+                query, all alike where it does not.
             scoring: `cosine`, `likelihood` or `both`, see ranking.py.
             explain: also tell what each part and space gave to each hit.
             with_items: False leaves out attributes and assets, for rankings of which only the order counts.
@@ -101,7 +103,8 @@ class SearchEngine:
         clock = _Clock()
         snapshot = self.store.snapshot(collection)
         model, batcher = self._model_for(snapshot.collection)
-        space_weights = checked_space_weights(spaces, [space.name for space in snapshot.collection.spaces])
+        known = [space.name for space in snapshot.collection.spaces]
+        space_weights = None if spaces is None else checked_space_weights(spaces, known)
         _check_choice("scoring", scoring, SCORINGS)
         _check_choice("view", view, snapshot.collection.views)
         with clock.stage("filter"):
@@ -110,6 +113,12 @@ class SearchEngine:
             inputs = [self._read(model, snapshot, i, part) for i, part in enumerate(query)]
             chosen = choose(composition, query, inputs)
             predictions = compose(chosen, query, inputs, explain=explain)
+        if space_weights is None:
+            asked = defaultdict[str, float](float)
+            for part, given in zip(query, inputs, strict=True):
+                for modality in given:
+                    asked[modality] += abs(part.weight)
+            space_weights = model.space_weights(asked)
         with clock.stage("embed"):
             predicted = batcher.embed([p.blend for p in predictions], log_probs=scoring != "cosine")
         evidence = [

@@ -197,14 +197,12 @@ def top(scores: Floats, k: int, id_of: Callable[[Ints], Sequence[str]]) -> Ints:
     return places[order[:k]]
 
 
-def checked_space_weights(asked: Mapping[str, float] | None, known: Sequence[str]) -> dict[str, float]:
-    """Weights of the spaces, adding up to 1; all alike where nothing is asked.
+def checked_space_weights(asked: Mapping[str, float], known: Sequence[str]) -> dict[str, float]:
+    """Weights of the spaces as asked, adding up to 1.
 
     Raises:
         QueryError: an unknown space, a negative or non-finite weight, or no weight above 0.
     """
-    if asked is None:
-        return {space: 1 / len(known) for space in known}
     for space, weight in asked.items():
         if space not in known:
             raise QueryError(f"No space {space!r} here; known: {', '.join(known)}.", code="query.space")

@@ -39,8 +39,9 @@ def benchmark(
 ) -> Report:
     """Let every scene be found among `num` by each query; `rgb` shows it in another rendering.
 
-    The gallery is predicted from the pixels of rendering 0 alone. Rankings sum both spaces; each space alone
-    is reported with both scores. A scene that has nothing of a kind (boxes, people) is not asked for by it.
+    The gallery is predicted from the pixels of rendering 0 alone. Rankings weigh both spaces as a search does
+    by default; each space alone is reported with both scores. A scene that has nothing of a kind (boxes,
+    people) is not asked for by it.
 
     Args:
         folder: a bundle.
@@ -74,7 +75,8 @@ def benchmark(
             continue
         found = _embed(model.embedder, asked)
         order = np.concatenate([rows, np.setdiff1d(np.arange(num), rows)]).astype(np.int64)
-        for ranking, score in _scores(found, gallery).items():
+        weights = model.space_weights(dict.fromkeys(asked[0], 1.0))
+        for ranking, score in _scores(found, gallery, weights).items():
             report.setdefault(ranking, {})[query] = _measured(score[:, order])
     return report
 
@@ -118,9 +120,9 @@ def _embed(embedder: Embedder, items: Sequence[Item]) -> dict[str, Embeddings]:
 
 
 def _scores(
-    queries: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings]
+    queries: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings], weights: Mapping[str, float]
 ) -> dict[str, NDArray[np.float32]]:
-    """Score all items for all queries, `(Q, N)`, by ranking and by space."""
+    """Score all items for all queries, `(Q, N)`, by ranking and by space; `weights` of spaces in rankings."""
     total = {ranking: np.zeros((), dtype=np.float32) for ranking in RANKINGS}
     spaces: dict[str, NDArray[np.float32]] = {}
     for space, found in queries.items():
@@ -129,5 +131,5 @@ def _scores(
         tokens = likelihood(found.log_probs, gallery[space].tokens.astype(np.int64))
         spaces[space] = cosine + LIKELIHOOD_WEIGHT * tokens
         for ranking, score in (("cosine", cosine), ("likelihood", tokens), ("both", spaces[space])):
-            total[ranking] = total[ranking] + score
+            total[ranking] = total[ranking] + np.float32(weights.get(space, 0.0)) * score
     return {**total, **spaces}

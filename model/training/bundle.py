@@ -27,6 +27,7 @@ def write_bundle(
     text_tokenizer: Path,
     *,
     channels: Mapping[str, int],
+    space_weights: Mapping[str, Mapping[str, float]],
     size: int,
     logs: Mapping[str, Path],
 ) -> None:
@@ -38,6 +39,7 @@ def write_bundle(
         tokenizers: files by modality, to copy; some may share one.
         text_tokenizer: file to copy.
         channels: of features and vectors.
+        space_weights: see `ModelSource`.
         size: of pictures, in pixels.
         logs: by name, JSON lines of the run to keep beside the weights.
     """
@@ -56,6 +58,7 @@ def write_bundle(
         "tokenizers": {raw: path.name for raw, path in tokenizers.items()},
         "semseg_classes": SEMSEG_CLASSES,
         "channels": channels,
+        "space_weights": space_weights,
         "fourm": "fourm.safetensors",
     }
     # Last: it is what makes the folder a model.
@@ -116,16 +119,17 @@ def _samples(recipe: Mapping[str, Any], run: str) -> str:
 
 
 def _retrieval_table(report: Mapping[str, Any]) -> str:
+    others = [ranking for ranking in report if ranking != "both"]
     rows = [
-        "| query | asked | R@1 | 95 % | R@5 | R@10 | median rank | R@1 cosine | R@1 likelihood |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| query | asked | R@1 | 95 % | R@5 | R@10 | median rank | R@1 " + " | R@1 ".join(others) + " |",
+        "|---|---|---|---|---|---|---|" + "---|" * len(others),
     ]
     for query, row in report["both"].items():
-        others = " | ".join(f"{report[ranking][query]['r1']:.3f}" for ranking in ("cosine", "likelihood"))
+        r1 = " | ".join(f"{report[ranking][query]['r1']:.3f}" for ranking in others)
         rows.append(
             f"| {query} | {row['num']} | **{row['r1']:.3f}** "
             f"| {row['r1_low']:.3f}-{row['r1_high']:.3f} | {row['r5']:.3f} | {row['r10']:.3f} "
-            f"| {row['median_rank']:.0f} | {others} |"
+            f"| {row['median_rank']:.0f} | {r1} |"
         )
     return "\n".join(rows)
 
@@ -199,7 +203,8 @@ embedded as users do it (`model/training/benchmark.py`). The gallery is predicte
 alone. `rgb` asks with another rendering of the scene, everything else with what is known of the rendering in
 the gallery. Captions leave out about a seventh of what there is to say, `whole caption` nothing; only scenes
 where people or boxes are seen are asked for by them. Ranking: cosine plus the mean log probability of
-the item's tokens, summed over both spaces.
+the item's tokens, over both spaces as `space_weights` in `model.json` says for what is asked by (fitted on
+the validation scenes), or over one of them.
 
 {table}
 

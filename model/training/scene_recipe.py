@@ -134,6 +134,11 @@ class ScenesRecipe:
             FOURM: (self.masking(), self.fourm),
         }
 
+    def asked_alone(self) -> dict[str, str]:
+        """What a search can be by alone: the column of each, by the user's names."""
+        alone = self.some(("caption", *self.alone))
+        return {"rgb": f"rgb@{self.size}"} | {raw: self._column(raw) for raw in alone}
+
     def _alone(self) -> list[str]:
         return [self._column(raw) for raw in self.some(self.alone)]
 

@@ -27,7 +27,7 @@ from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
 from .benchmark import Progress, benchmark
 from .bundle import write_bundle, write_card
-from .evaluate import evaluate_queries, held_out_losses
+from .evaluate import evaluate_queries, fit_space_weights, held_out_losses
 from .fit import LOG
 from .masking import MaskedBatches, Masking
 from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
@@ -347,12 +347,14 @@ class ScenesRun:
         if (folder / "model.json").exists():
             return
         raws = [*recipe.some((*IMAGES, *FEATURES, "human_poses", "sam_instance")), *SPACES]
+        model = load_fourm(self.out / FOURM / BEST)
         write_bundle(
             folder,
-            load_fourm(self.out / FOURM / BEST),
+            model,
             {raw: self.tokenizer_file(raw) for raw in raws},
             self.out / TEXT_TOKENIZER,
             channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
+            space_weights=self.space_weights(model),
             size=recipe.size,
             logs={
                 **{stage: self.out / stage / FOURM_LOG for stage in recipe.stages()},
@@ -360,6 +362,16 @@ class ScenesRun:
                 **{f"tok_{raw}": self.out / f"tok_{raw}.jsonl" for raw in self.configs},
             },
         )
+
+    def space_weights(self, model: FourM) -> dict[str, dict[str, float]]:
+        """How much each space counts for each modality, fitted on the validation scenes."""
+        data, queries = self.tokens("validation"), self.recipe.asked_alone()
+        tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
+        fitted = fit_space_weights(model, data, queries, queries["rgb"], tokenizers, len(data))
+        return {
+            raw: {name.removeprefix("tok_"): weight for name, weight in row.items()}
+            for raw, row in fitted.items()
+        }
 
     def measure(self) -> None:
         """Write how good the bundle is, as users ask it, and its card."""

@@ -35,18 +35,13 @@ class Setting:
         view: what is searched.
         way: how embeddings are predicted.
         scoring: `cosine`, `likelihood` or `both`.
-        space: the only one that counts; all alike where None.
+        space: the only one that counts; where None, all as they count by default.
     """
 
     view: str
     way: Way = Way()
     scoring: Scoring = "both"
     space: str | None = None
-
-    def space_weights(self, spaces: Sequence[str]) -> dict[str, float]:
-        """Weights that add up to 1."""
-        used = spaces if self.space is None else [self.space]
-        return {space: 1 / len(used) for space in used}
 
 
 def ask(

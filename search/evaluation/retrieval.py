@@ -231,7 +231,8 @@ class _Run:
     def _rank(
         self, name: str, setting: Setting, ordinals: Ints, evidence: Sequence[Sequence[Evidence]]
     ) -> None:
-        weights = setting.space_weights(self.spaces)
+        default = self.model.space_weights(dict.fromkeys(name.split("+"), 1.0))
+        weights = {setting.space: 1.0} if setting.space else default
         scores = self.galleries[setting.view].scores(evidence, weights, setting.scoring)
         places = self.places.setdefault((name, setting), {})
         for ordinal, of_query in zip(ordinals.tolist(), scores, strict=True):
@@ -248,7 +249,7 @@ class _Run:
         for scoring in SCORINGS:
             found.append(("scoring", scoring, Setting(view, scoring=scoring)))
         for space in (*self.spaces, None) if len(self.spaces) > 1 else ():
-            found.append(("space", space or "all", Setting(view, space=space)))
+            found.append(("space", space or "default", Setting(view, space=space)))
         for composed in _COMPOSITIONS if len(kind.modalities) > 1 else ():
             found.append(("composition", composed, Setting(view, Way(composed))))
         return found

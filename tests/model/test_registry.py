@@ -109,6 +109,13 @@ def test_a_folder_without_model_json_is_refused(tmp_path: Path) -> None:
         {"tokenizers": {"dinov2_global": "fourm.safetensors"}},
         {"fourm": "absent.safetensors"},
         {"text_tokenizer": "fourm.safetensors"},
+        {"space_weights": ["rgb"]},
+        {"space_weights": {"rgb": 0.5}},
+        {"space_weights": {"rgb": {"clip": 1}}},
+        {"space_weights": {"rgb": {"dinov2_global": 0}}},
+        {"space_weights": {"rgb": {"dinov2_global": -1, "imagebind_global": 1}}},
+        {"space_weights": {"rgb": {"dinov2_global": True}}},
+        {"space_weights": {"rgb": {"dinov2_global": "1"}}},
     ],
 )
 def test_wrong_bundles_are_refused(bundle: Path, tmp_path: Path, change: dict[str, Any]) -> None:
@@ -117,6 +124,25 @@ def test_wrong_bundles_are_refused(bundle: Path, tmp_path: Path, change: dict[st
     (folder / "model.json").write_text(json.dumps(content | change))
     with pytest.raises(CheckpointError):
         load_model(folder)
+
+
+def test_spaces_count_as_the_bundle_says_for_what_is_asked_by(bundle: Path, tmp_path: Path) -> None:
+    assert load_model(bundle).space_weights({"rgb": 1.0}) == {"dinov2_global": 0.5, "imagebind_global": 0.5}
+    folder = shutil.copytree(bundle, tmp_path / "weighed")
+    content = json.loads((folder / "model.json").read_text())
+    content["space_weights"] = {
+        "rgb": {"dinov2_global": 0.4},
+        "caption": {"dinov2_global": 0.1, "imagebind_global": 0.9},
+    }
+    (folder / "model.json").write_text(json.dumps(content))
+    model = load_model(folder)
+    assert model.space_weights({"rgb": 2.0}) == {"dinov2_global": 1}
+    assert model.space_weights({"caption": 0.0}) == {"dinov2_global": 0.5, "imagebind_global": 0.5}
+    mixed = model.space_weights({"rgb": 1.0, "caption": 2.0, "det": 1.0})
+    assert mixed == pytest.approx({"dinov2_global": 1.7 / 4, "imagebind_global": 2.3 / 4})
+    one = load_model(folder, spaces=["imagebind_global"])
+    assert one.space_weights({"rgb": 1.0}) == {"imagebind_global": 1}
+    assert model.fingerprint == load_model(bundle).fingerprint
 
 
 def test_tokenizer_of_another_model_is_refused(bundle: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from anyseek.model.tokenizers.text import TextTokenizer
 from anyseek.model.tokens import Tokens
 from anyseek.model.training import scene_data
 from anyseek.model.training.benchmark import benchmark
-from anyseek.model.training.evaluate import likelihood, ranks, whole
+from anyseek.model.training.evaluate import best_tenths, likelihood, ranks, whole
 from anyseek.model.training.learning_rate import warmup_cosine
 from anyseek.model.training.masking import MaskedBatches
 from anyseek.model.training.pretrain import PretrainRecipe
@@ -644,6 +644,23 @@ def test_ties_count_against_the_query():
     assert ranks(np.eye(4, dtype=np.float32)) == {"r1": 1, "r5": 1, "r10": 1, "median_rank": 1}
 
 
+def test_spaces_count_by_how_well_they_find():
+    rng = np.random.default_rng(0)
+    # The first finds all but row 0; the second finds row 0 and is wrong elsewhere, ever by the same margin.
+    first = np.eye(20, dtype=np.float32)
+    first[0] = np.roll(first[0], 1)
+    second = np.roll(np.eye(20, dtype=np.float32), 1, axis=1)
+    second[0] = np.roll(second[0], -1)
+    all_rows, without, alone = np.ones(20, bool), np.arange(20) > 0, np.arange(20) < 1
+    assert best_tenths(first, second, all_rows) == best_tenths(first, second, without) == 6
+    assert best_tenths(second, first, without) == 4
+    assert best_tenths(first, second, alone) == 4
+    assert best_tenths(first, second, ~all_rows) == 5
+    noise = rng.normal(size=(20, 20)).astype(np.float32)
+    assert best_tenths(noise, first, without) < 3
+    assert best_tenths(first, np.zeros_like(first), without) == 5
+
+
 def test_learning_rate_rises_and_falls():
     steps = [warmup_cosine(step, 100, 10) for step in range(100)]
     assert steps[9] == 1
@@ -668,6 +685,10 @@ def test_recipe_ends_in_a_model_of_every_modality(finished: tuple[ScenesRun, Pat
     assert set(model.inputs) == {*IMAGES, *FEATURES, *TEXTS, *SPACES}
     assert set(model.targets) == set(model.inputs)
     assert model.parts.classes == SEMSEG_CLASSES
+    known = model.parts.source.space_weights
+    assert set(known) == {"rgb", "caption", *run.recipe.alone}
+    assert all(set(row) == set(SPACES) and sum(row.values()) == pytest.approx(1) for row in known.values())
+    assert any(row != dict.fromkeys(SPACES, 0.5) for row in known.values())
     assert {space.num_tokens for space in model.spaces.values()} == {16}
     record = describe_scene(Scene.sample(0, 0), SIZE)
     items = [{raw: model.embedder.read(raw, file)} for raw, file in record.encoded().items()]

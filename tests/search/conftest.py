@@ -111,6 +111,12 @@ class FakeModel:
     )
     embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
     bytes_read: int = 0
+    of_modality: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    def space_weights(self, modalities: Mapping[str, float]) -> dict[str, float]:
+        """Those of the modality that counts most; all alike where it has none."""
+        most = max(modalities, key=modalities.__getitem__, default="")
+        return self.of_modality.get(most, {space: 1 / len(self.spaces) for space in self.spaces})
 
 
 @pytest.fixture

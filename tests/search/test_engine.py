@@ -113,6 +113,27 @@ def test_unequal_weights_are_answered_late(
     assert hits.plan.spaces == {"imagebind_global": 1}
 
 
+def test_spaces_count_as_the_model_says_for_what_is_asked_by_most(
+    engine: SearchEngine, library: Any, model: Any, read: Any, way: str
+) -> None:
+    model.of_modality["caption"] = {"dinov2_global": 0.2, "imagebind_global": 0.8}
+    model.of_modality["color_palette"] = {"dinov2_global": 1.0}
+    parts = [(read("caption", "red ball"), 1), (read("color_palette", ["#20324a"]), -2)]
+    hits = engine.search("photos", Caption("red ball") - 2 * Palette("#20324a"), limit=15)
+    assert hits.plan.spaces == {"dinov2_global": 1}
+    assert hits.plan.candidates == way
+    expected = brute_force(library, model, parts, scoring="both", spaces={"dinov2_global": 1})
+    assert_same(hits, expected[:15])
+    # Two of one kind together count more, and what the caller says goes before what the model knows.
+    captions = 1.5 * Caption("red ball") + 1.5 * Caption("blue")
+    assert engine.search("photos", captions - 2 * Palette("#20324a")).plan.spaces == {
+        "dinov2_global": 0.2,
+        "imagebind_global": 0.8,
+    }
+    asked = engine.search("photos", captions, spaces={"imagebind_global": 1})
+    assert asked.plan.spaces == {"imagebind_global": 1}
+
+
 def test_guided_parts_act_on_one_embedding_by_their_weights(
     engine: SearchEngine, library: Any, model: Any, read: Any, png: bytes, way: str
 ) -> None:

@@ -19,7 +19,9 @@ QUICK = RetrievalSettings(compare=False)
 
 
 @pytest.fixture
-def report(engine: SearchEngine) -> RetrievalReport:
+def report(engine: SearchEngine, model: Any) -> RetrievalReport:
+    model.of_modality["caption"] = {"dinov2_global": 0.1, "imagebind_global": 0.9}
+    model.of_modality["rgb"] = {"dinov2_global": 1.0}
     return evaluate_collection(engine, "photos", RetrievalSettings(mixes=[("rgb", "caption")]))
 
 

@@ -111,7 +111,6 @@ def test_an_item_counts_with_its_best_row() -> None:
 
 
 def test_space_weights_are_scaled_and_checked() -> None:
-    assert checked_space_weights(None, ["a", "b"]) == {"a": 0.5, "b": 0.5}
     assert checked_space_weights({"a": 3, "b": 1}, ["a", "b"]) == {"a": 0.75, "b": 0.25}
     assert checked_space_weights({"a": 3, "b": 0}, ["a", "b"]) == {"a": 1}
     for wrong in ({"c": 1}, {"a": -1}, {"a": math.nan}, {"a": math.inf}, {"a": 0}, {}):
