@@ -101,7 +101,7 @@ def evaluate_queries(
     report: dict[str, float] = {}
     for query, names in queries.items():
         found = predict_all(model, whole(data, names, num, int(list(names) == [pixels])), tokenizers)
-        row = ranks(scores(found, gallery, tuple(tokenizers), "both"))
+        row = ranks(scores(found, gallery, tuple(tokenizers)))
         report |= {f"{query}.{key}": round(row[key], 4) for key in ("r1", "r10")}
     return report
 
@@ -133,7 +133,7 @@ def fit_space_weights(
     for query, name in queries.items():
         asked = whole(data, [name], num, int(name == pixels))
         found = predict_all(model, asked, tokenizers)
-        a, b = (scores(found, gallery, (space,), "both") for space in (first, second))
+        a, b = (scores(found, gallery, (space,)) for space in (first, second))
         tenths = best_tenths(a, b, ~asked[name].input_mask.all(1).numpy())
         fitted[query] = {first: tenths / 10, second: (10 - tenths) / 10}
     return fitted
@@ -171,23 +171,12 @@ def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> di
     return batch
 
 
-def scores(
-    queries: Predicted, gallery: Predicted, spaces: Sequence[str], ranking: str
-) -> NDArray[np.float32]:
-    """Score every gallery item for every query, `(Q, N)`.
-
-    Args:
-        queries: predicted from the query.
-        gallery: predicted from the items.
-        spaces: summed with equal weights.
-        ranking: `cosine`, `likelihood` (mean log probability of the item's tokens, per head) or `both`.
-    """
+def scores(queries: Predicted, gallery: Predicted, spaces: Sequence[str]) -> NDArray[np.float32]:
+    """Score every gallery item for every query, `(Q, N)`: cosine and likelihood, the sum over `spaces`."""
     total = np.zeros((), dtype=np.float32)
     for name in spaces:
-        if ranking != "likelihood":
-            total = total + queries.vectors[name] @ gallery.vectors[name].T
-        if ranking != "cosine":
-            total = total + LIKELIHOOD_WEIGHT * likelihood(queries.log_probs[name], gallery.tokens[name])
+        total = total + queries.vectors[name] @ gallery.vectors[name].T
+        total = total + LIKELIHOOD_WEIGHT * likelihood(queries.log_probs[name], gallery.tokens[name])
     return np.asarray(total, dtype=np.float32)
 
 

@@ -67,15 +67,16 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     texts = nothing | dict.fromkeys(TEXTS, 0.3) | {"caption": 1.0}
     return Masking(
         (
-            _embedding(120, {rgb: 1.0}, 64),
-            _component(20, {rgb: 1.0}, 64, keep="random"),
-            _component(75, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
-            _component(25, {rgb: 1.0}, 64, targets=texts, others_out=0.0, keep="random"),
-            _component(30, {"caption": 1.0}, 96),
-            _component(20, {}, 64, others_in=0.01),
-            _component(12, {rgb: 0.02}, 128, others_in=0.05),
-            _component(15, {rgb: 0.0, "caption": 0.3}, 96, others_in=0.1, keep="random"),
-            _component(10, {}, 96, others_in=0.7, keep="random"),
+            _embedding(130, {rgb: 1.0}, 64),
+            _embedding(30, {"caption": 1.0}, 96),
+            _component(12, {rgb: 1.0}, 64, keep="random"),
+            _component(50, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
+            _component(15, {rgb: 1.0}, 64, targets=texts, others_out=0.0, keep="random"),
+            _component(20, {"caption": 1.0}, 96),
+            _component(15, {}, 64, others_in=0.01),
+            _component(8, {rgb: 0.02}, 128, others_in=0.05),
+            _component(10, {rgb: 0.0, "caption": 0.3}, 96, others_in=0.1, keep="random"),
+            _component(8, {}, 96, others_in=0.7, keep="random"),
             *_others(size, alone),
         ),
         num_target_tokens=num_target_tokens,
@@ -89,14 +90,15 @@ def _others(size: int, alone: Sequence[str]) -> list[Component]:
         # The palette takes what it needs, statistics what is left.
         (8, {"color_palette": 30.0, "metadata": 1.0}, (36, 58)),
         (3, {"caption": 1.0, f"tok_depth@{size}": 1.0}, 128),
-        (3, {"caption": 1.0, "color_palette": 1.0}, 128),
+        (8, {"caption": 1.0, "color_palette": 1.0}, 128),
         (3, {f"tok_semseg@{size}": 1.0, "color_palette": 1.0}, 96),
     )
     known = {"caption", *alone}
-    # Those that say little about a scene are shown less.
-    rare = {"det": 5.0, f"tok_sam_edge@{size}": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
+    # Maps say most and take longest to learn; what says little about a scene is shown less.
+    often = {f"tok_{raw}@{size}": 20.0 for raw in ("depth", "normal", "canny_edge", "sam_edge")}
+    often |= {f"tok_semseg@{size}": 12.0, "det": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
     return [
-        *(_embedding(rare.get(name, 8.0), {name: 1.0}, _BUDGETS.get(name, 64)) for name in alone),
+        *(_embedding(often.get(name, 8.0), {name: 1.0}, _BUDGETS.get(name, 64)) for name in alone),
         *(_embedding(weight, mix, budget) for weight, mix, budget in mixes if mix.keys() <= known),
         _embedding(6, {}, 96, others_in=0.05),
     ]

@@ -96,7 +96,7 @@ class ScenesRecipe:
     teachers: Mapping[str, TeacherRecipe] = field(
         default_factory=lambda: {
             "self_supervised": TeacherRecipe(steps=2100),
-            "aligned": TeacherRecipe(model=TeacherConfig(places=32), steps=1050, batch_size=128),
+            "aligned": TeacherRecipe(model=TeacherConfig(places=32), steps=1500, batch_size=128),
         }
     )
     images: VqRecipe = field(default_factory=lambda: VqRecipe(steps=700, batch_size=48))
@@ -114,7 +114,7 @@ class ScenesRecipe:
     )
     fourm: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
-            steps=2700, parts=4, warmup=100, save_every=300, weights=_WEIGHTS
+            steps=4800, parts=4, warmup=100, save_every=300, weights=_WEIGHTS
         )
     )
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..scenes import MAX_DEPTH
+from .evaluate import ranks
 from .fit import LOG, Fit, FitRecipe, Progress
 from .run_log import RunLog
 from .scene_arrays import SceneArrays
@@ -217,6 +218,5 @@ def teacher_recall(
 
 def recall(queries: NDArray[np.float32], gallery: NDArray[np.float32], name: str) -> dict[str, float]:
     """R@1 and R@10 where query i belongs to gallery row i."""
-    scores = queries @ gallery.T
-    rank = (scores > np.diag(scores)[:, None]).sum(1)
-    return {f"{name}.r1": float((rank < 1).mean()), f"{name}.r10": float((rank < 10).mean())}
+    found = ranks(queries @ gallery.T)
+    return {f"{name}.{key}": found[key] for key in ("r1", "r10")}
