@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,13 @@ class RunLog:
 
     def __init__(self, path: Path | None, tensorboard: Path | None = None) -> None:
         self._path = path
-        self._writer: Any = None if tensorboard is None else _writer(tensorboard)
+        self._start: Any = None if tensorboard is None else partial(_summary_writer(), str(tensorboard))
+        self._writer: Any = None
 
     def rewind(self, step: int) -> None:
         """Forget what was written after `step`, from where a run goes on, and a last line cut short."""
+        if self._start is not None:
+            self._writer = self._start(purge_step=step + 1)
         if self._path is None or not self._path.exists():
             return
         kept: list[str] = []
@@ -45,13 +49,14 @@ class RunLog:
         if self._path is not None:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._writer is not None:
+        if self._start is not None:
+            self._writer = self._writer or self._start()
             for name, value in values.items():
                 self._writer.add_scalar(name.replace(".", "/"), value, step)
             self._writer.flush()
 
 
-def _writer(folder: Path) -> Any:
+def _summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
@@ -59,4 +64,4 @@ def _writer(folder: Path) -> Any:
             "tensorboard: true needs TensorBoard: pip install 'anyseek[train]', or leave it out; the JSON "
             "lines hold the same numbers."
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter

@@ -62,6 +62,28 @@ def test_losses_fall_and_files_are_those_promised(whole: Path, tiny_training: An
     assert load_fourm(whole / BEST).config == tiny_training.config
 
 
+def test_tensorboard_shows_what_the_lines_say_after_a_run_went_back_too(
+    tiny_training: Any, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    recipe = replace(RECIPE, tensorboard=True)
+    trainer(tiny_training, tmp_path, recipe).run(until=3)
+    saved = (tmp_path / CHECKPOINT).read_bytes()
+    assert trainer(tiny_training, tmp_path, recipe).run()
+    (tmp_path / CHECKPOINT).write_bytes(saved)
+    assert trainer(tiny_training, tmp_path, recipe).run()
+
+    shown = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    tags: list[str] = shown.Tags()["scalars"]
+    lines = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    assert {tag.replace("/", ".") for tag in tags} == {key for line in lines for key in line} - {"step"}
+    for tag in tags:
+        events = [(event.step, event.value) for event in shown.Scalars(tag)]
+        key = tag.replace("/", ".")
+        assert events == [(line["step"], pytest.approx(line[key], rel=1e-6)) for line in lines if key in line]
+
+
 # --- interrupted runs
 
 
