@@ -619,8 +619,8 @@ def train_scenes(out: Path, num_scenes: int, seed: int, as_json: bool) -> None:
 def train_transfer(settings: Settings, config: Path, as_json: bool) -> None:
     """Fine-tune a model's encoder for a task of your own as CONFIG, a YAML, says, or go on with it.
 
-    Classes of pictures, segmentation or depth, from RGB or RGB and depth; docs/transfer.md has the settings
-    for ImageNet, ADE20K, NYUv2 and Hypersim. Ctrl-C stops after the step and keeps it.
+    Classes of pictures, segmentation, depth or boxes, from RGB or RGB and depth; docs/transfer.md has the
+    settings for ImageNet, ADE20K, NYUv2, Hypersim and COCO. Ctrl-C stops after the step and keeps it.
     """
     from .indexer import stop_on_signals
     from .model.transfer import TransferRun, read_config

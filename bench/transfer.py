@@ -19,6 +19,7 @@ from anyseek.model.transfer import TransferConfig, TransferRun
 
 SETTINGS = Path(__file__).parents[1] / "docs" / "transfer" / "scenes.yaml"
 NUM_TRAIN, NUM_VAL = 150, 100
+DETECTION: Mapping[str, Any] = {"task": "detection", "head": {"channels": 64, "depth": 1}}
 TASKS: Mapping[str, Mapping[str, Any]] = {
     "segmentation_rgb": {},
     "segmentation_rgbd": {"inputs": ["rgb", "depth"]},
@@ -26,6 +27,8 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
         "task": "depth",
         "data": {"depth_scale": MAX_DEPTH / 65535, "max_depth": 0.999 * MAX_DEPTH},  # the sky does not count
     },
+    "detection_rgb": DETECTION,
+    "detection_rgbd": DETECTION | {"inputs": ["rgb", "depth"]},
     "main_color_rgb": {
         "task": "classification",
         "data": {"attribute": "main_color"},

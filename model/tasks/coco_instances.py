@@ -4,27 +4,27 @@ The paper's model "is queried on the bounding boxes": the text that it completes
 and lacks its mask (arXiv 2406.09406, F.2). Masks are compared in the 224 x 224 frame of the central square.
 """
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...errors import InputError, ModelError
+from ...errors import InputError
 from ..images import nearest_square
 from ..instances import paste
 from ..readers.rle import decode_rle, is_rle
 from ..tokenizers.instances import FRAME
 from ..values import INSTANCE, Value
-from .coco import CocoImage, find, read_annotations, read_images
+from .coco import CocoImage, average_precision, find, read_annotations, read_images, require_pycocotools
 from .task import Sample, Task, read_square
 
 LAYOUT = """\
 DIR/val2017/000000000139.jpg ...
 DIR/annotations/instances_val2017.json
 (val2017.zip and annotations_trainval2017.zip of cocodataset.org)"""
+
+_WHAT = "Instance segmentation"
 
 
 class CocoInstances(Task[np.ndarray]):
@@ -44,7 +44,7 @@ class CocoInstances(Task[np.ndarray]):
     target = "sam_instance"
 
     def __init__(self, folder: Path, size: int) -> None:
-        _pycocotools()
+        require_pycocotools(_WHAT)
         path = find(folder, "annotations/instances_val2017.json", "instances_val2017.json", layout=LAYOUT)
         content = read_annotations(path, "images", "annotations")
         images = read_images(content["images"], find(folder, "val2017", layout=LAYOUT), path)
@@ -92,50 +92,17 @@ class CocoInstances(Task[np.ndarray]):
         """`mean_iou` over instances; `ap` and `ap50`, mask average precision without classes as COCO does it
         (IoU 0.5 to 0.95; 0.5), all masks having the same score."""
         count = max(len(self._overlaps), 1)
-        ap, ap50 = average_precision(self._truth, self._found)
-        return {"mean_iou": sum(self._overlaps) / count, "ap": ap, "ap50": ap50}
+        precision = average_precision(self._truth, self._found, "segm")
+        return {"mean_iou": sum(self._overlaps) / count, "ap": precision["ap"], "ap50": precision["ap50"]}
 
     def notes(self) -> dict[str, Any]:
         """`num_instances`: boxes that were asked for."""
         return {"num_instances": len(self._overlaps)}
 
 
-def average_precision(truth: list[dict[str, Any]], found: list[dict[str, Any]]) -> tuple[float, float]:
-    """AP over IoU 0.5 to 0.95, and at 0.5, by pycocotools; both lists in its form."""
-    if not truth or not found:
-        return 0.0, 0.0
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    sizes = {one["image_id"]: one["segmentation"]["size"] for one in truth}
-    images = [{"id": key, "height": height, "width": width} for key, (height, width) in sizes.items()]
-    coco: list[Any] = []
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
-        for annotations in (truth, found):
-            coco.append(COCO())
-            coco[-1].dataset = {"images": images, "annotations": annotations, "categories": [{"id": 1}]}
-            coco[-1].createIndex()
-        evaluation = COCOeval(*coco, iouType="segm")
-        evaluation.params.useCats = 0
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return max(float(evaluation.stats[0]), 0.0), max(float(evaluation.stats[1]), 0.0)
-
-
-def _pycocotools() -> Any:
-    try:
-        from pycocotools import mask
-    except ImportError as error:
-        raise ModelError(
-            'Instance segmentation is measured by pycocotools: pip install "anyseek[eval]".'
-        ) from error
-    return mask
-
-
 def _entry(key: int, image: int, mask: np.ndarray) -> dict[str, Any]:
     """A mask as an annotation of pycocotools."""
-    coded = _pycocotools().encode(np.asfortranarray(mask, np.uint8))
+    coded = require_pycocotools(_WHAT).encode(np.asfortranarray(mask, np.uint8))
     return {"id": key, "image_id": image, "category_id": 1, "segmentation": coded, "area": int(mask.sum())}
 
 
@@ -150,7 +117,7 @@ def _mask(annotation: Mapping[str, Any], image: CocoImage) -> np.ndarray:
     name = f"{image.file.name}: annotation {annotation.get('id')}"
     value = annotation.get("segmentation")
     if isinstance(value, list) and value and all(_is_polygon(one) for one in value):
-        coder = _pycocotools()
+        coder = require_pycocotools(_WHAT)
         value = coder.merge(coder.frPyObjects(value, image.height, image.width))
     if not isinstance(value, Mapping) or not is_rle(value):
         raise InputError(f"{name} has neither polygons nor run lengths.")

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..training.run_files import FullPath, RunConfig, parse_run, read_values
 
-Task = Literal["classification", "segmentation", "depth"]
+Task = Literal["classification", "segmentation", "depth", "detection"]
 Input = Literal["rgb", "depth"]
 
 
@@ -15,7 +15,8 @@ class DataConfig(RunConfig):
     """Where samples are and what their numbers mean; docs/transfer.md shows the layouts.
 
     Attributes:
-        train, val: a folder, or one folder per kind of file: `{rgb: DIR, depth: DIR, semseg: DIR}`.
+        train, val: a folder, or one folder per kind of file: `{rgb: DIR, depth: DIR, semseg: DIR}`; as `det`
+            also one file in COCO's format.
         attribute: what to classify, a key of the JSON file beside each picture; the name of the picture's
             folder where None.
         num_classes: of a segmentation.
@@ -34,17 +35,19 @@ class DataConfig(RunConfig):
 
 
 class HeadConfig(RunConfig):
-    """The ConvNeXt head of dense tasks; the defaults are MultiMAE's and 4M's (arXiv 2204.01678, appendix).
+    """The ConvNeXt head of dense tasks (defaults of MultiMAE and 4M: arXiv 2204.01678, appendix), or FCOS's.
 
     Attributes:
         width: numbers that a token is mapped to before they are laid out as cells.
         cells: per side that a token becomes; 4 for segmentation, 8 for depth.
-        depth: ConvNeXt blocks.
+        channels: of the pyramid's maps, for detection.
+        depth: ConvNeXt blocks; for detection, convolutions of each branch.
         readout: inputs whose tokens the head sees, side by side.
     """
 
     width: int = Field(6144, ge=1, le=2**16)
     cells: int = Field(4, ge=1, le=16)
+    channels: int = Field(256, ge=32, le=4096, multiple_of=32)
     depth: int = Field(4, ge=0, le=64)
     readout: tuple[Input, ...] = Field(("rgb",), min_length=1)
 
@@ -60,7 +63,8 @@ class AugmentConfig(RunConfig):
 
     Attributes:
         areas: of classification, the share of the picture that a random crop takes, from and to.
-        scales: of segmentation, the size of the picture against the model's square ("large-scale jitter").
+        scales: of segmentation and detection, the size of the picture against the model's square
+            ("large-scale jitter").
         mirror: chance of left for right.
         color: chance that brightness, contrast, saturation and hue change.
         grey: chance that colours go.

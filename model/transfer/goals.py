@@ -1,4 +1,4 @@
-"""The three tasks: what is read of a sample, which head answers, what its loss is, how it is measured."""
+"""The four tasks: what is read of a sample, which head answers, what its loss is, how it is measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,14 +6,18 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError
+from ..tasks.coco import require_pycocotools
 from .augment import View, central, cut, jittered, random_area, random_square, whole
+from .backbone import TransferEncoder
+from .boxes import MAX_BOXES, placed, with_boxes
 from .config import TransferConfig
+from .detector import DetectionHead, detection_loss, detections
 from .heads import ClassHead, ConvNeXtHead
-from .measures import Accuracy, DepthError, Measure, Overlap
+from .measures import Accuracy, AveragePrecision, DepthError, Measure, Overlap
 from .reading import IGNORED, read_arrays
 from .samples import TransferSample, find_samples, with_labels
 
@@ -35,8 +39,8 @@ class Goal(Protocol):
         """Name of a metric."""
         ...
 
-    def head(self, dim: int) -> ClassHead | ConvNeXtHead:
-        """An untrained head on features of that width."""
+    def head(self, encoder: TransferEncoder) -> nn.Module:
+        """An untrained head on its features."""
         ...
 
     def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
@@ -73,9 +77,9 @@ class Classification:
     classes: tuple[str, ...]
     metric: str = "top1"
 
-    def head(self, dim: int) -> ClassHead:
+    def head(self, encoder: TransferEncoder) -> ClassHead:
         """Logits (B, K)."""
-        return ClassHead(dim, len(self.classes))
+        return ClassHead(encoder.dim, len(self.classes))
 
     def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
         """Inception's crop, or the central square."""
@@ -91,12 +95,7 @@ class Classification:
 
     def label(self, sample: TransferSample) -> int:
         """The number of a sample's class. Raises InputError where training has none of it."""
-        if sample.label not in self.classes:
-            raise InputError(
-                f"{sample.files['rgb']}: its class {sample.label!r} is not among those of the training "
-                f"samples: {', '.join(self.classes[:20])}."
-            )
-        return self.classes.index(sample.label)
+        return _number(self.classes, sample.label, sample)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Cross entropy with smoothed labels; truth int64 (B,), or shares (B, K) of mixed pictures."""
@@ -120,17 +119,14 @@ class Segmentation:
     config: TransferConfig
     metric: str = "mean_iou"
 
-    def head(self, dim: int) -> ConvNeXtHead:
+    def head(self, encoder: TransferEncoder) -> ConvNeXtHead:
         """Logits (B, K, S, S)."""
         assert self.config.data.num_classes is not None
-        return _convnext(self.config, dim, self.config.data.num_classes)
+        return _convnext(self.config, encoder.dim, self.config.data.num_classes)
 
     def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
         """Large-scale jitter, or the whole picture, padded."""
-        size = self.config.image_size
-        if rng is None:
-            return whole(width, height, size)
-        return jittered(rng, width, height, size, self.config.augment.scales)
+        return _jittered_or_whole(self.config, rng, width, height)
 
     def truth(self, sample: TransferSample, arrays: dict[str, np.ndarray], view: View) -> Tensor:
         """Labels int64 (S, S), IGNORED at padding."""
@@ -166,9 +162,9 @@ class Depth:
     deviation: float
     metric: str = "delta1"
 
-    def head(self, dim: int) -> ConvNeXtHead:
+    def head(self, encoder: TransferEncoder) -> ConvNeXtHead:
         """Numbers (B, 1, S, S)."""
-        return _convnext(self.config, dim, 1)
+        return _convnext(self.config, encoder.dim, 1)
 
     def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
         """A square at any place, or the central one."""
@@ -200,6 +196,79 @@ class Depth:
         return DepthError()
 
 
+@dataclass(frozen=True)
+class Detection:
+    """Boxes with classes.
+
+    Args:
+        config: of the run.
+        classes: names, those of the training samples.
+    """
+
+    config: TransferConfig
+    classes: tuple[str, ...]
+    metric: str = "ap"
+
+    def head(self, encoder: TransferEncoder) -> DetectionHead:
+        """Answers of all cells (B, L, 8 + K)."""
+        head = self.config.head
+        return DetectionHead(
+            encoder, len(self.classes), readout=head.readout, channels=head.channels, depth=head.depth
+        )
+
+    def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
+        """Large-scale jitter, or the whole picture, padded."""
+        return _jittered_or_whole(self.config, rng, width, height)
+
+    def truth(self, sample: TransferSample, arrays: dict[str, np.ndarray], view: View) -> Tensor:
+        """float32 (MAX_BOXES, 6): corners in pixels of the square, class (-1 where none is), crowd or not."""
+        boxes, (height, width) = sample.boxes, arrays["rgb"].shape[:2]
+        corners = placed(boxes, view, width, height)
+        rest = [
+            (self.number(label, sample), crowd)
+            for label, crowd in zip(boxes.labels, boxes.crowds, strict=True)
+        ]
+        rows = np.concatenate([corners, np.array(rest, np.float32).reshape(-1, 2)], axis=1)
+        rows = rows[(corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])]
+        truth = torch.full((MAX_BOXES, 6), -1.0)
+        truth[: len(rows)] = torch.from_numpy(rows)
+        return truth
+
+    def number(self, label: str, sample: TransferSample) -> int:
+        """Of a class. Raises InputError where training has none of it."""
+        return _number(self.classes, label, sample)
+
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Of FCOS: classes, boxes, centres."""
+        return detection_loss(output, truth)
+
+    def answer(self, output: Tensor) -> Tensor:
+        """Boxes (B, NUM_FOUND, 6), see `detections`."""
+        return detections(output, self.config.image_size)
+
+    def measure(self) -> AveragePrecision:
+        """COCO's AP."""
+        return AveragePrecision(len(self.classes))
+
+
+def _jittered_or_whole(
+    config: TransferConfig, rng: np.random.Generator | None, width: int, height: int
+) -> View:
+    size = config.image_size
+    if rng is None:
+        return whole(width, height, size)
+    return jittered(rng, width, height, size, config.augment.scales)
+
+
+def _number(classes: Sequence[str], label: str, sample: TransferSample) -> int:
+    if label not in classes:
+        raise InputError(
+            f"{sample.files['rgb']}: its class {label!r} is not among those of the training samples: "
+            f"{', '.join(classes[:20])}."
+        )
+    return classes.index(label)
+
+
 def _convnext(config: TransferConfig, dim: int, channels: int) -> ConvNeXtHead:
     head = config.head
     return ConvNeXtHead(
@@ -218,6 +287,8 @@ def find_data(config: TransferConfig) -> tuple[Goal, list[TransferSample], list[
 
     Raises:
         InputError: folders in another layout, classes of validation that training lacks, no depth anywhere.
+        LimitError: too many boxes in one picture.
+        ModelError: what detections are measured with is not installed.
     """
     needed = {*config.inputs, *_TRUTHS.get(config.task, ())} - {"rgb"}
     maps = sorted(needed)
@@ -226,6 +297,8 @@ def find_data(config: TransferConfig) -> tuple[Goal, list[TransferSample], list[
         return Segmentation(config), train, val
     if config.task == "depth":
         return Depth(config, *_depth_spread(config, train)), train, val
+    if config.task == "detection":
+        return _find_boxes(config, train, val)
     train, val = (with_labels(samples, config.data.attribute) for samples in (train, val))
     classes = tuple(sorted({sample.label for sample in train}))
     if len(classes) < 2:
@@ -234,6 +307,18 @@ def find_data(config: TransferConfig) -> tuple[Goal, list[TransferSample], list[
     for sample in val:
         goal.label(sample)
     return goal, train, val
+
+
+def _find_boxes(
+    config: TransferConfig, train: Sequence[TransferSample], val: Sequence[TransferSample]
+) -> tuple[Goal, list[TransferSample], list[TransferSample]]:
+    require_pycocotools("Detection")  # before hours of training
+    boxed = with_boxes(config.data.train, train), with_boxes(config.data.val, val)
+    goal = Detection(config, tuple(sorted({label for sample in boxed[0] for label in sample.boxes.labels})))
+    for sample in boxed[1]:
+        for label in sample.boxes.labels:
+            goal.number(label, sample)
+    return goal, *boxed
 
 
 def _depth_spread(config: TransferConfig, samples: Sequence[TransferSample]) -> tuple[float, float]:

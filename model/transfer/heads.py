@@ -96,7 +96,7 @@ class ConvNeXtHead(nn.Module):
 class TransferModel(nn.Module):
     """An encoder and a head."""
 
-    def __init__(self, encoder: TransferEncoder, head: ClassHead | ConvNeXtHead) -> None:
+    def __init__(self, encoder: TransferEncoder, head: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.head = head

@@ -1,11 +1,12 @@
-"""How good predictions are: classes, maps of classes, depths in a unit."""
+"""How good predictions are: classes, maps of classes, depths in a unit, boxes."""
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ..tasks.coco import average_precision
 from ..tasks.segmentation import ClassOverlap
 from .reading import IGNORED
 
@@ -87,3 +88,33 @@ class DepthError:
         means = np.mean(self._rows, axis=0) if self._rows else np.full(5, np.nan)
         names = ("delta1", "delta2", "delta3", "abs_rel", "rmse")
         return {name: float(value) for name, value in zip(names, means, strict=True)}
+
+
+class AveragePrecision:
+    """COCO's `ap` (mean over IoU 0.5 to 0.95 and over classes), `ap50` and `ap75`, by pycocotools."""
+
+    def __init__(self, num_classes: int) -> None:
+        self._num_classes, self._num_pictures = num_classes, 0
+        self._truth: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Boxes (B, n, 6) with score and class, and (B, M, 6) with class and whether a crowd; class -1 for
+        none."""
+        for found, wanted in zip(output.double().cpu(), truth.double().cpu(), strict=True):
+            self._num_pictures += 1
+            for x0, y0, x1, y1, number, crowd in wanted[wanted[:, 4] >= 0].tolist():
+                row = self._row((x0, y0, x1, y1), number, len(self._truth))
+                self._truth.append(row | {"iscrowd": int(crowd)})
+            for x0, y0, x1, y1, score, number in found[found[:, 5] >= 0].tolist():
+                row = self._row((x0, y0, x1, y1), number, len(self._found))
+                self._found.append(row | {"score": score})
+
+    def result(self) -> dict[str, float]:
+        """Shares in 0..1; 0 where nothing was found."""
+        return average_precision(self._truth, self._found, "bbox", self._num_classes)
+
+    def _row(self, box: tuple[float, float, float, float], number: float, before: int) -> dict[str, Any]:
+        x0, y0, x1, y1 = box
+        numbers = {"id": before + 1, "image_id": self._num_pictures, "category_id": int(number) + 1}
+        return numbers | {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}

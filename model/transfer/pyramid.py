@@ -1,7 +1,6 @@
 """The simple feature pyramid of ViTDet (arXiv 2203.16527): one map of the encoder to maps of five sizes.
 
-What detectors of boxes and instances stand on. The detectors themselves (Cascade Mask R-CNN, Cube R-CNN) are
-not here: docs/transfer.md says how theirs take this as a backbone.
+What detectors stand on: the one here (`detector`), and others, as docs/transfer.md shows.
 """
 
 from collections.abc import Mapping
@@ -28,10 +27,10 @@ class ChannelNorm(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """An encoder whose last map is brought to cells of 1/4, 1/2, 1, 2 and 4 times its patches.
+    """The encoder's last map brought to cells of 1/4, 1/2, 1, 2 and 4 times its patches.
 
     Args:
-        encoder: the backbone.
+        encoder: whose features will be given.
         readout: the inputs whose features are taken, side by side.
         channels: of each map.
 
@@ -43,7 +42,7 @@ class FeaturePyramid(nn.Module):
         self, encoder: TransferEncoder, *, readout: tuple[str, ...] = ("rgb",), channels: int = 256
     ) -> None:
         super().__init__()
-        self.encoder, self._readout = encoder, readout
+        self._readout = readout
         dim, patch = encoder.dim * len(readout), encoder.layer(readout[0]).patch_size
         self.strides = {f"p{level}": patch * 2 ** (level - 4) for level in range(2, 7)}
         finest = nn.Sequential(
@@ -65,9 +64,8 @@ class FeaturePyramid(nn.Module):
             for scale, width in scales
         )
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Inputs as `TransferEncoder` to maps (B, channels, S / stride, S / stride), `p2` the finest."""
-        features = self.encoder(batch)
+    def forward(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features (B, n, D) by input to maps (B, channels, S / stride, S / stride), `p2` the finest."""
         x = token_map(torch.cat([features[name] for name in self._readout], dim=-1))
         maps = [level(x) for level in self.levels]
         maps.append(functional.max_pool2d(maps[-1], 1, 2))

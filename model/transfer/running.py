@@ -23,7 +23,7 @@ from ..training.run_state import read_state, write_state
 from .building import BEST, open_backbone, parameter_groups
 from .config import TransferConfig
 from .feeding import Feed, batch_size, evaluation_batches, mixed, training_batches
-from .goals import Classification, Depth, find_data
+from .goals import Classification, Depth, Detection, find_data
 from .heads import TransferModel
 
 SETTINGS, LOG, STATE = "config.yaml", "log.jsonl", "training.ckpt"
@@ -60,7 +60,7 @@ class TransferRun:
         self._source = backbone.source
         with torch.random.fork_rng([]):
             torch.manual_seed(config.recipe.seed)
-            model = TransferModel(backbone.encoder, self.goal.head(backbone.encoder.dim))
+            model = TransferModel(backbone.encoder, self.goal.head(backbone.encoder))
         self.model = model.to(self._device)
         self._learning = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self._average = (
@@ -181,7 +181,7 @@ class TransferRun:
 
     def _told(self) -> dict[str, Any]:
         """What has to be known to use the weights."""
-        classes = self.goal.classes if isinstance(self.goal, Classification) else ()
+        classes = self.goal.classes if isinstance(self.goal, Classification | Detection) else ()
         depths = (self.goal.mean, self.goal.deviation) if isinstance(self.goal, Depth) else ()
         return {"classes": classes, "depths": depths, "metrics": self.best, "license": self._source.license}
 

@@ -1,8 +1,10 @@
 """Which files belong together: pictures with their maps, or with the class of their folder."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ...errors import InputError
 from ..modalities import RAW_NAMES
@@ -19,6 +21,24 @@ MAPS = (".npy", ".npz", ".png", ".tif", ".tiff", *(s for s in PICTURES if s not 
 _MAX_ATTRIBUTE_BYTES = 2**20
 
 
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Things of a picture.
+
+    Attributes:
+        corners: float32 (N, 4), x0, y0, x1, y1 as fractions 0..1 of the whole picture.
+        labels: N names.
+        crowds: which ones are of many things at once: not learnt, and found or not, not counted (COCO).
+    """
+
+    corners: np.ndarray
+    labels: tuple[str, ...]
+    crowds: tuple[bool, ...]
+
+
+NO_BOXES = Boxes(np.zeros((0, 4), np.float32), (), ())
+
+
 @dataclass(frozen=True)
 class TransferSample:
     """One picture and what goes with it.
@@ -26,10 +46,12 @@ class TransferSample:
     Attributes:
         files: by the user's name of the modality, `rgb` among them.
         label: the name of its class; empty where nothing is classified.
+        boxes: none where nothing is detected.
     """
 
     files: Mapping[str, Path]
     label: str = ""
+    boxes: Boxes = field(default=NO_BOXES, compare=False)
 
 
 def find_samples(source: Path | Mapping[str, Path], maps: Sequence[str]) -> list[TransferSample]:

@@ -17,7 +17,7 @@ from .augment import cut
 from .building import BEST, Backbone, open_backbone
 from .config import TransferConfig, read_config
 from .feeding import PADDING, standard_depth
-from .goals import Classification, Depth, Goal, Segmentation
+from .goals import Classification, Depth, Detection, Goal, Segmentation
 from .heads import TransferModel
 from .running import SETTINGS
 
@@ -28,7 +28,7 @@ class Transferred:
 
     Attributes:
         config: of its run.
-        classes: names, of a classification.
+        classes: names, of a classification or detection.
         metrics: on the validation samples of the run, and the `step` that was the best.
     """
 
@@ -48,7 +48,8 @@ class Transferred:
 
         Returns:
             Probabilities float32 (K,) of the classes; or int64 (H, W) of segments, 0 the first class; or
-            depths float32 (side, side) of the central square, in the unit of the run.
+            depths float32 (side, side) of the central square, in the unit of the run; or boxes float32
+            (N, 6), the surest first: x0, y0, x1, y1 in pixels, score 0..1, number of the class.
 
         Raises:
             InputError: another shape or type, or depth missing or too much.
@@ -65,6 +66,11 @@ class Transferred:
             output = self._goal.answer(self._model(self._backbone.tokenize(inputs)))
             if self.config.task == "classification":
                 return output[0].float().softmax(0).cpu().numpy()
+            if self.config.task == "detection":
+                boxes = output[0][output[0, :, 5] >= 0].cpu().numpy()
+                boxes[:, :4] *= np.array([width / view.width, height / view.height] * 2, np.float32)
+                boxes[:, :4] = boxes[:, :4].clip(0, [width, height] * 2)
+                return boxes
             wanted = (height, width) if self.config.task == "segmentation" else (min(height, width),) * 2
             output = functional.interpolate(
                 output[..., : view.height, : view.width], size=wanted, mode="bilinear", align_corners=False
@@ -85,7 +91,7 @@ def open_transfer(folder: Path, *, device: str = "auto") -> Transferred:
     told = _told(file)
     goal = _goal(config, told)
     backbone = open_backbone(config, device)
-    model = TransferModel(backbone.encoder, goal.head(backbone.encoder.dim))
+    model = TransferModel(backbone.encoder, goal.head(backbone.encoder))
     model.to(backbone.source.parts.device)
     expected = {name: tensor.shape for name, tensor in model.state_dict().items()}
     if expected != {name: torch.Size(info.shape) for name, info in file.tensors.items()}:
@@ -110,6 +116,8 @@ def _goal(config: TransferConfig, told: Mapping[str, Any]) -> Goal:
         return Segmentation(config)
     if config.task == "depth":
         return Depth(config, *told["depths"])
+    if config.task == "detection":
+        return Detection(config, tuple(told["classes"]))
     return Classification(config, tuple(told["classes"]))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from anyseek.model.images import nearest_square
-from anyseek.model.tasks.coco_instances import average_precision
+from anyseek.model.tasks.coco import average_precision
 from anyseek.model.tasks.depth import depth_errors, fit_affine
 from anyseek.model.tasks.joints import aligned_joint_error, joint_error, procrustes
 from anyseek.model.tasks.neighbors import rank_classes
@@ -179,11 +179,12 @@ def test_average_precision_of_two_instances() -> None:
     half[:, :3] = True  # IoU 0.6 with `full`: right at 0.5, 0.55 and 0.6, wrong at the other seven thresholds
     truth = [annotation(1, 0, full), annotation(2, 1, full)]
     found = [annotation(1, 0, full, score=1.0), annotation(2, 1, half, score=1.0)]
-    ap, ap50 = average_precision(truth, found)
-    assert ap50 == pytest.approx(1)
+    precision = average_precision(truth, found, "segm")
+    assert precision["ap50"] == pytest.approx(1)
+    assert precision["ap75"] == pytest.approx(51 / 101)
     # Above 0.6 half of the truth is found, first in rank: precision 1 at recalls 0 to 0.5, 51 of 101 points.
-    assert ap == pytest.approx((3 * 1 + 7 * 51 / 101) / 10)
-    assert average_precision(truth, []) == (0, 0)
+    assert precision["ap"] == pytest.approx((3 * 1 + 7 * 51 / 101) / 10)
+    assert set(average_precision(truth, [], "segm").values()) == {0.0}
 
 
 def test_maps_are_cut_where_their_picture_is() -> None:

@@ -358,7 +358,7 @@ def test_settings_of_the_docs_are_valid(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["segmentation_rgbd", "depth_rgb", "main_color_rgb"])
+@pytest.mark.parametrize("name", ["segmentation_rgbd", "depth_rgb", "detection_rgbd", "main_color_rgb"])
 def test_the_real_case_of_the_docs_reads_scenes_as_they_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -139,7 +139,7 @@ def test_pyramid_has_five_sizes_and_learns_through() -> None:
     model = fourm()
     encoder = TransferEncoder(model, {"rgb": grid_input(model, "rgb@64", 128)})
     pyramid = FeaturePyramid(encoder, channels=8)
-    maps = pyramid({"rgb": torch.randn(1, 3, 128, 128)})
+    maps = pyramid(encoder({"rgb": torch.randn(1, 3, 128, 128)}))
     assert {name: tuple(x.shape) for name, x in maps.items()} == {
         "p2": (1, 8, 32, 32), "p3": (1, 8, 16, 16), "p4": (1, 8, 8, 8), "p5": (1, 8, 4, 4), "p6": (1, 8, 2, 2)
     }  # fmt: skip
