@@ -15,6 +15,7 @@ from .encoding import ValueEncoder
 from .fingerprint import checkpoint_digest, model_fingerprint
 from .fourm import FourM
 from .inputs import Content, InputReader
+from .likelihood import LIKELIHOOD_SHARE
 from .modalities import raw_name
 from .parts import ModelParts
 from .prediction import PaddedPredictor, Predictor
@@ -80,6 +81,17 @@ class Model:
                 sums[space] += weight * of_space / sum(row.values())
         sums = sums if any(sums.values()) else equal
         return {space: weight / sum(sums.values()) for space, weight in sums.items() if weight}
+
+    def likelihood_share(self, modalities: Mapping[str, float]) -> float:
+        """How much of the score of a search that does not say is likelihood, 0..1; the rest is cosine.
+
+        Args:
+            modalities: as of `space_weights`; a query of several takes the mean.
+        """
+        known, total = self.parts.source.likelihood_shares, sum(modalities.values())
+        if not total:
+            return LIKELIHOOD_SHARE
+        return sum(weight / total * known.get(raw, LIKELIHOOD_SHARE) for raw, weight in modalities.items())
 
     def read(self, contents: Mapping[str, Content]) -> dict[str, np.ndarray]:
         """Read what is known of one item by the user's names, as `Embedder.read`.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias, TypeGuard
+from typing import TypeAlias, TypeGuard, cast
 
 from ..errors import CheckpointError, ModelError
 from .classes import COCO_CLASSES, MAX_CLASSES
@@ -40,6 +40,8 @@ class ModelSource:
         channels: of features and vectors that are not as wide as the published ones, by the user's name.
         space_weights: by modality, how much each embedding space counts in a search by it; where a modality
             is not named, all count alike.
+        likelihood_shares: by modality, how much of the score of a search by it is likelihood, 0..1; the
+            rest is cosine. Where a modality is not named, `LIKELIHOOD_SHARE`.
         super_resolution: hub repository, or file, of the 4M checkpoint that predicts grids of twice the
             resolution from what this one predicts, with the same tokenizers; None where there is none.
     """
@@ -55,13 +57,15 @@ class ModelSource:
     semseg_classes: tuple[str, ...] = COCO_CLASSES
     channels: Mapping[str, int] = field(default_factory=dict[str, int])
     space_weights: SpaceWeights = field(default_factory=dict[str, Mapping[str, float]])
+    likelihood_shares: Mapping[str, float] = field(default_factory=dict[str, float])
     super_resolution: str | Path | None = None
 
     @classmethod
     def from_folder(cls, folder: Path) -> "ModelSource":
         """Read `model.json` of a folder: `{name, license, description, fourm, tokenizers: {modality: file},
         text_tokenizer}`, and where they apply `semseg_classes: [name, ...]` (else those of COCO),
-        `channels: {modality: number}`, `space_weights: {modality: {space: number}}` and `super_resolution`.
+        `channels: {modality: number}`, `space_weights: {modality: {space: number}}`,
+        `likelihood_shares: {modality: number}` and `super_resolution`.
         Files are named relative to the folder and lie in it.
 
         Raises:
@@ -101,6 +105,7 @@ class ModelSource:
             semseg_classes=_class_names(values.get("semseg_classes", list(COCO_CLASSES)), path),
             channels=_channels(values.get("channels", {}), path),
             space_weights=_space_weights(values.get("space_weights", {}), files, path),
+            likelihood_shares=_likelihood_shares(values.get("likelihood_shares", {}), path),
             super_resolution=None if finer is None else _inside(folder, finer),
         )
 
@@ -145,11 +150,19 @@ def _space_weights(value: object, spaces: Collection[str], path: Path) -> SpaceW
 
 
 def _is_row(value: object) -> TypeGuard[Mapping[str, float]]:
-    return (
-        isinstance(value, dict)
-        and all(type(weight) in (int, float) and 0 <= weight <= 1 for weight in value.values())
-        and any(value.values())
-    )
+    return isinstance(value, dict) and all(map(_is_share, value.values())) and any(value.values())
+
+
+def _likelihood_shares(value: object, path: Path) -> dict[str, float]:
+    match value:
+        case {**shares} if all(map(_is_share, shares.values())):
+            return {str(raw): share for raw, share in shares.items() if _is_share(share)}
+        case _:
+            raise CheckpointError(f"{path}: likelihood_shares must map modalities to numbers from 0 to 1.")
+
+
+def _is_share(value: object) -> TypeGuard[float]:
+    return type(value) in (int, float) and 0 <= cast(float, value) <= 1
 
 
 _SCENES = Path(__file__).parent / "weights" / "scenes"

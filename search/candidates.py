@@ -17,6 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import QueryError
+from ..model.likelihood import likelihood
 from ..storage import Snapshot
 from .filters import Mask
 from .ranking import (
@@ -27,7 +28,6 @@ from .ranking import (
     best_row_of_each_item,
     directions,
     joint_tables,
-    likelihood,
     measure_rows,
     scores_of,
 )

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnyseekError, InputError, NotFoundError, QueryError
+from ..model.likelihood import likelihood_table
 from ..storage import Item
 from .batching import Batcher
 from .candidates import Scored, scored_candidates, stored_rows
@@ -28,8 +29,8 @@ from .ranking import (
     Scoring,
     Term,
     checked_space_weights,
-    likelihood_table,
     measure_rows,
+    share_of_likelihood,
     terms_of,
     top,
 )
@@ -113,12 +114,13 @@ class SearchEngine:
             inputs = [self._read(model, snapshot, i, part) for i, part in enumerate(query)]
             chosen = choose(composition, query, inputs)
             predictions = compose(chosen, query, inputs, explain=explain)
+        asked = defaultdict[str, float](float)
+        for part, given in zip(query, inputs, strict=True):
+            for modality in given:
+                asked[modality] += abs(part.weight)
         if space_weights is None:
-            asked = defaultdict[str, float](float)
-            for part, given in zip(query, inputs, strict=True):
-                for modality in given:
-                    asked[modality] += abs(part.weight)
             space_weights = model.space_weights(asked)
+        likelihood_share = share_of_likelihood(scoring, model.likelihood_share(asked))
         with clock.stage("embed"):
             predicted = batcher.embed([p.blend for p in predictions], log_probs=scoring != "cosine")
         evidence = [
@@ -130,7 +132,7 @@ class SearchEngine:
             )
             for i, prediction in enumerate(predictions)
         ]
-        terms = terms_of(evidence, space_weights, scoring)
+        terms = terms_of(evidence, space_weights, likelihood_share)
         with clock.stage("search"):
             scored = scored_candidates(
                 snapshot, view, [term for term in terms if term.weight], limit + offset, allowed
@@ -150,6 +152,7 @@ class SearchEngine:
                 view=view,
                 spaces=space_weights,
                 scoring=scoring,
+                likelihood_share=likelihood_share,
                 filter=None if where is None else str(where),
                 selectivity=total / snapshot.num_items if snapshot.num_items else 0.0,
                 candidates=scored.how,

@@ -105,6 +105,7 @@ _ANSWER = {
         "view": "joint",
         "spaces": {"dinov2_global": 0.5, "imagebind_global": 0.5},
         "scoring": "both",
+        "likelihood_share": 0.8,
         "filter": "year >= 2024",
         "selectivity": 0.083,
         "candidates": "scan",

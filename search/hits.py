@@ -67,6 +67,7 @@ class Plan:
         view: which of the items' vectors were compared.
         spaces: weight of each embedding space; they add up to 1.
         scoring: `cosine`, `likelihood` or `both`.
+        likelihood_share: of the score, 0..1; the rest is cosine.
         filter: the filter in its text form, None without one.
         selectivity: fraction of the collection's items that the filter lets through, 0..1.
         candidates: `scan` when every allowed row was scored, `index` when the indexes proposed rows.
@@ -78,6 +79,7 @@ class Plan:
     view: str
     spaces: Mapping[str, float]
     scoring: str
+    likelihood_share: float
     filter: str | None
     selectivity: float
     candidates: Literal["scan", "index"]

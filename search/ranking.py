@@ -8,12 +8,9 @@ add up to 1. An item's score is
 where the measure m is, by `scoring`,
 
     cosine      the cosine of the predicted and the stored vector, -1..1;
-    likelihood  1 + mean over codebook heads h of log p'_h(token_h) / log V, at most 1: the query's pass gave
-    a
-                distribution p_h over V tokens for each head, and the item has one stored token per head, so
-                this says how probable this very item is as an answer. 1 is certain, 0 no better than chance.
-                p' = 0.99 p + 0.01 / V keeps one improbable head from outvoting all others;
-    both        (1 - LIKELIHOOD_SHARE) * cosine + LIKELIHOOD_SHARE * likelihood.
+    likelihood  how probable the item's stored tokens are under the query's pass, at most 1, see
+                model/likelihood.py;
+    both        (1 - q) * cosine + q * likelihood, q as the model knows for the modalities of the query.
 
 Both measures have fixed scales, so a score does not depend on which other items were scored: the same item
 has the same score in every page, shard and candidate set. An item with several rows (regions) has the score
@@ -24,25 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import QueryError
+from ..model.likelihood import Floats, Ints, likelihood
 
 Scoring: TypeAlias = Literal["cosine", "likelihood", "both"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "likelihood", "both")
 DEFAULT_SCORING: Scoring = "both"
-LIKELIHOOD_SHARE = 0.8
-"""Much: where a query says little, the expected vector lies between all that it may mean, near nothing in
-particular, while the probabilities of tokens still tell items apart. Not all: of a picture the vector knows
-more.
-"""
-SMOOTHING = 0.01
-
-Floats: TypeAlias = "NDArray[np.floating[Any]]"
-Ints: TypeAlias = "NDArray[np.integer[Any]]"
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +60,14 @@ class Term:
     weight: float
 
 
-def terms_of(evidence: Sequence[Evidence], spaces: Mapping[str, float], scoring: Scoring) -> list[Term]:
+def terms_of(
+    evidence: Sequence[Evidence], spaces: Mapping[str, float], likelihood_share: float
+) -> list[Term]:
     """The summands of the score, in the order of evidence and spaces; see the module's formula."""
     total = sum(abs(e.weight) for e in evidence)
     shares: dict[Literal["cosine", "likelihood"], float] = {
-        "cosine": {"cosine": 1.0, "likelihood": 0.0, "both": 1 - LIKELIHOOD_SHARE}[scoring],
-        "likelihood": {"cosine": 0.0, "likelihood": 1.0, "both": LIKELIHOOD_SHARE}[scoring],
+        "cosine": 1 - likelihood_share,
+        "likelihood": likelihood_share,
     }
     return [
         Term(e, space, measure, e.weight / total * space_weight * share)
@@ -86,6 +76,11 @@ def terms_of(evidence: Sequence[Evidence], spaces: Mapping[str, float], scoring:
         for measure, share in shares.items()
         if space_weight and share
     ]
+
+
+def share_of_likelihood(scoring: Scoring, by_default: float) -> float:
+    """How much of the score is likelihood, 0..1; `by_default` of `both`."""
+    return {"cosine": 0.0, "likelihood": 1.0, "both": by_default}[scoring]
 
 
 def directions(terms: Sequence[Term], measure: str = "cosine") -> dict[str, Floats]:
@@ -145,22 +140,6 @@ def measure_rows(terms: Sequence[Term], stored: StoredRows, rows: Ints) -> Float
             for i in places:
                 raw[i] = likelihood(terms[i].evidence.tables[space], tokens)
     return raw
-
-
-def likelihood_table(log_probs: Floats) -> Floats:
-    """What each token says of an item: log-probabilities (H, V) smoothed and scaled, 1 certain, 0 chance."""
-    vocabulary = log_probs.shape[1]
-    smooth = np.exp(log_probs) * np.float32(1 - SMOOTHING) + np.float32(SMOOTHING / vocabulary)
-    return 1 + np.log(smooth) / np.float32(np.log(vocabulary))
-
-
-def likelihood(table: Floats, tokens: Ints) -> Floats:
-    """The mean (n,) of what a table (H, V) says of stored tokens (n, H)."""
-    num_heads = table.shape[0]
-    total = np.zeros(len(tokens))
-    for head in range(num_heads):
-        total += table[head, tokens[:, head]]
-    return total / num_heads
 
 
 def scores_of(terms: Sequence[Term], raw: Floats) -> Floats:

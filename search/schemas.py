@@ -148,6 +148,7 @@ class PlanOut(BaseModel):
     view: str
     spaces: dict[str, float]
     scoring: Literal["cosine", "likelihood", "both"]
+    likelihood_share: float = Field(description="Of the score; the rest is cosine.")
     filter: str | None
     selectivity: float = Field(description="Fraction of items that pass the filter.")
     candidates: Literal["scan", "index"]

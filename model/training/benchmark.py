@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..embedder import Embedder, Embeddings
+from ..likelihood import likelihood, likelihood_table
 from ..registry import load_model
 from ..scenes import Scene, SceneRecord, Split, caption, describe_scene, known_queries
-from .evaluate import LIKELIHOOD_WEIGHT, likelihood, ranks
+from .evaluate import mixed, ranks
 
 RANKINGS = ("cosine", "likelihood", "both")
 _BATCH = 250
@@ -40,8 +41,8 @@ def benchmark(
     """Let every scene be found among `num` by each query; `rgb` shows it in another rendering.
 
     The gallery is predicted from the pixels of rendering 0 alone. Rankings weigh both spaces as a search does
-    by default; each space alone is reported with both scores. A scene that has nothing of a kind (boxes,
-    people) is not asked for by it.
+    by default, `both` cosine and likelihood too; so is each space alone reported. A scene that has nothing of
+    a kind (boxes, people) is not asked for by it.
 
     Args:
         folder: a bundle.
@@ -75,8 +76,9 @@ def benchmark(
             continue
         found = _embed(model.embedder, asked)
         order = np.concatenate([rows, np.setdiff1d(np.arange(num), rows)]).astype(np.int64)
-        weights = model.space_weights(dict.fromkeys(asked[0], 1.0))
-        for ranking, score in _scores(found, gallery, weights).items():
+        alike = dict.fromkeys(asked[0], 1.0)
+        scores = _scores(found, gallery, model.space_weights(alike), model.likelihood_share(alike))
+        for ranking, score in scores.items():
             report.setdefault(ranking, {})[query] = _measured(score[:, order])
     return report
 
@@ -120,16 +122,22 @@ def _embed(embedder: Embedder, items: Sequence[Item]) -> dict[str, Embeddings]:
 
 
 def _scores(
-    queries: Mapping[str, Embeddings], gallery: Mapping[str, Embeddings], weights: Mapping[str, float]
+    queries: Mapping[str, Embeddings],
+    gallery: Mapping[str, Embeddings],
+    weights: Mapping[str, float],
+    likelihood_share: float,
 ) -> dict[str, NDArray[np.float32]]:
     """Score all items for all queries, `(Q, N)`, by ranking and by space; `weights` of spaces in rankings."""
+    shares = {"cosine": 0.0, "likelihood": 1.0, "both": likelihood_share}
     total = {ranking: np.zeros((), dtype=np.float32) for ranking in RANKINGS}
     spaces: dict[str, NDArray[np.float32]] = {}
     for space, found in queries.items():
         assert found.log_probs is not None
-        cosine = found.vectors @ gallery[space].vectors.T
-        tokens = likelihood(found.log_probs, gallery[space].tokens.astype(np.int64))
-        spaces[space] = cosine + LIKELIHOOD_WEIGHT * tokens
-        for ranking, score in (("cosine", cosine), ("likelihood", tokens), ("both", spaces[space])):
-            total[ranking] = total[ranking] + np.float32(weights.get(space, 0.0)) * score
+        cosines = found.vectors @ gallery[space].vectors.T
+        likelihoods = likelihood(likelihood_table(found.log_probs), gallery[space].tokens)
+        measured = (cosines, likelihoods.astype(np.float32))
+        spaces[space] = mixed(measured, likelihood_share)
+        for ranking, share in shares.items():
+            of_space = weights.get(space, 0.0) * mixed(measured, share)
+            total[ranking] = np.asarray(total[ranking] + of_space, dtype=np.float32)
     return {**total, **spaces}

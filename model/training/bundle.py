@@ -15,6 +15,7 @@ from ..fourm import FourM
 from ..scenes import SEMSEG_CLASSES
 from ..sources import BUNDLE_FILE
 from .curves import CURVES, draw_curves
+from .evaluate import Fitted
 from .scene_masking import TEXTS
 
 _DESCRIPTION = "Small 4M model of rendered 3D scenes ({size} px). Good for scenes, not for photos."
@@ -27,7 +28,7 @@ def write_bundle(
     text_tokenizer: Path,
     *,
     channels: Mapping[str, int],
-    space_weights: Mapping[str, Mapping[str, float]],
+    fitted: Mapping[str, Fitted],
     size: int,
     logs: Mapping[str, Path],
 ) -> None:
@@ -39,7 +40,7 @@ def write_bundle(
         tokenizers: files by modality, to copy; some may share one.
         text_tokenizer: file to copy.
         channels: of features and vectors.
-        space_weights: see `ModelSource`.
+        fitted: how a search by each modality ranks.
         size: of pictures, in pixels.
         logs: by name, JSON lines of the run to keep beside the weights.
     """
@@ -58,7 +59,8 @@ def write_bundle(
         "tokenizers": {raw: path.name for raw, path in tokenizers.items()},
         "semseg_classes": SEMSEG_CLASSES,
         "channels": channels,
-        "space_weights": space_weights,
+        "space_weights": {raw: each.space_weights for raw, each in fitted.items()},
+        "likelihood_shares": {raw: each.likelihood_share for raw, each in fitted.items()},
         "fourm": "fourm.safetensors",
     }
     # Last: it is what makes the folder a model.
@@ -202,9 +204,9 @@ Among {num_benchmark} unseen scenes (those of `anyseek demo`'s default seed), re
 embedded as users do it (`model/training/benchmark.py`). The gallery is predicted from each scene's pixels
 alone. `rgb` asks with another rendering of the scene, everything else with what is known of the rendering in
 the gallery. Captions leave out about a seventh of what there is to say, `whole caption` nothing; only scenes
-where people or boxes are seen are asked for by them. Ranking: cosine plus the mean log probability of
-the item's tokens, over both spaces as `space_weights` in `model.json` says for what is asked by (fitted on
-the validation scenes), or over one of them.
+where people or boxes are seen are asked for by them. Ranking: cosine and likelihood of
+the item's tokens, in both spaces, as `space_weights` and `likelihood_shares` in `model.json` say for what is
+asked by (fitted on the validation scenes); or one measure, or one space, alone.
 
 {table}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..fourm import FourM
 from ..inputs import normalize_pixels
+from ..likelihood import LIKELIHOOD_SHARE, likelihood, likelihood_table
 from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
 from .objective import masked_losses
@@ -21,8 +23,6 @@ from .scene_masking import TEXTS
 from .token_data import TokenData
 
 _PATCH = 16
-LIKELIHOOD_WEIGHT = 1.0
-"""Of mean log probabilities beside cosines: as in search, where their share is 0.8 in units of log 64."""
 
 
 @dataclass(frozen=True)
@@ -106,16 +106,31 @@ def evaluate_queries(
     return report
 
 
-def fit_space_weights(
+@dataclass(frozen=True)
+class Fitted:
+    """How a search by one modality ranks best: see `ModelSource`.
+
+    Attributes:
+        space_weights: by name of the space's modality.
+        likelihood_share: 0..1.
+    """
+
+    space_weights: dict[str, float]
+    likelihood_share: float
+
+
+def fit_ranking(
     model: FourM,
     data: TokenData,
     queries: Mapping[str, str],
     pixels: str,
     tokenizers: Mapping[str, VQVAE],
     num: int,
-) -> dict[str, dict[str, float]]:
-    """How much each of two spaces should count for each modality alone: the share in tenths that gives the
-    best mean reciprocal rank among the first `num` samples, known to the gallery by their pixels only.
+) -> dict[str, Fitted]:
+    """How much each of two spaces, and the likelihood, should count for each modality alone.
+
+    The tenths that give the best mean reciprocal rank among the first `num` samples, known to the gallery
+    by their pixels only.
 
     Args:
         model: to measure.
@@ -129,29 +144,38 @@ def fit_space_weights(
     num = min(num, len(data))
     gallery = predict_all(model, whole(data, [pixels], num, 0), tokenizers)
     first, second = tokenizers
-    fitted: dict[str, dict[str, float]] = {}
+    fitted: dict[str, Fitted] = {}
     for query, name in queries.items():
         asked = whole(data, [name], num, int(name == pixels))
         found = predict_all(model, asked, tokenizers)
-        a, b = (scores(found, gallery, (space,)) for space in (first, second))
-        tenths = best_tenths(a, b, ~asked[name].input_mask.all(1).numpy())
-        fitted[query] = {first: tenths / 10, second: (10 - tenths) / 10}
+        rows = ~asked[name].input_mask.all(1).numpy()
+        of_first, of_second = (measures(found, gallery, space) for space in (first, second))
+        tenths, share = best_tenths(of_first, of_second, rows)
+        fitted[query] = Fitted({first: tenths / 10, second: (10 - tenths) / 10}, share / 10)
     return fitted
 
 
-def best_tenths(first: NDArray[np.float32], second: NDArray[np.float32], rows: NDArray[np.bool_]) -> int:
-    """How many tenths of the first score beside the second rank best, the most even of equals.
+Measures = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Cosines and likelihoods `(Q, N)`."""
+
+
+def best_tenths(first: Measures, second: Measures, rows: NDArray[np.bool_]) -> tuple[int, int]:
+    """Tenths of the first space beside the second, and of likelihood beside cosine, that rank best.
+
+    Of equals the most even spaces, then the share nearest `LIKELIHOOD_SHARE`.
 
     Args:
-        first, second: `(N, N)`, query i belongs to item i.
+        first, second: of `(N, N)`, query i belongs to item i.
         rows: `(N,)`, queries that count.
     """
 
-    def quality(tenths: int) -> tuple[float, int]:
-        ranks = own_ranks(tenths / 10 * first + (1 - tenths / 10) * second)
-        return float((1 / ranks[rows]).mean()) if rows.any() else 0.0, -abs(tenths - 5)
+    def quality(tenths: tuple[int, int]) -> tuple[float, int, float]:
+        space, share = tenths
+        found = space / 10 * mixed(first, share / 10) + (1 - space / 10) * mixed(second, share / 10)
+        mean = float((1 / own_ranks(found)[rows]).mean()) if rows.any() else 0.0
+        return mean, -abs(space - 5), -abs(share - 10 * LIKELIHOOD_SHARE)
 
-    return max(range(11), key=quality)
+    return max(product(range(11), range(11)), key=quality)
 
 
 def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> dict[str, Tokens]:
@@ -172,20 +196,26 @@ def whole(data: TokenData, names: Sequence[str], num: int, rendering: int) -> di
 
 
 def scores(queries: Predicted, gallery: Predicted, spaces: Sequence[str]) -> NDArray[np.float32]:
-    """Score every gallery item for every query, `(Q, N)`: cosine and likelihood, the sum over `spaces`."""
+    """Score every gallery item for every query, `(Q, N)`: the default score, the sum over `spaces`."""
     total = np.zeros((), dtype=np.float32)
-    for name in spaces:
-        total = total + queries.vectors[name] @ gallery.vectors[name].T
-        total = total + LIKELIHOOD_WEIGHT * likelihood(queries.log_probs[name], gallery.tokens[name])
+    for space in spaces:
+        total = total + mixed(measures(queries, gallery, space), LIKELIHOOD_SHARE)
     return np.asarray(total, dtype=np.float32)
 
 
-def likelihood(log_probs: NDArray[np.float32], tokens: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Mean over heads of log p(token): `(Q, H, V)` and `(N, H)` to `(Q, N)`."""
-    total = np.zeros((len(log_probs), len(tokens)), dtype=np.float32)
-    for head in range(tokens.shape[1]):
-        total += log_probs[:, head][:, tokens[:, head]]
-    return total / tokens.shape[1]
+def measures(queries: Predicted, gallery: Predicted, space: str) -> Measures:
+    """Every gallery item for every query, in one space."""
+    tables = likelihood_table(queries.log_probs[space])
+    return (
+        queries.vectors[space] @ gallery.vectors[space].T,
+        likelihood(tables, gallery.tokens[space]).astype(np.float32),
+    )
+
+
+def mixed(measured: Measures, likelihood_share: float) -> NDArray[np.float32]:
+    """Scores `(Q, N)`."""
+    cosines, likelihoods = measured
+    return np.asarray((1 - likelihood_share) * cosines + likelihood_share * likelihoods, dtype=np.float32)
 
 
 def ranks(score: NDArray[np.float32]) -> dict[str, float]:

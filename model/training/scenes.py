@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property, partial
 from itertools import pairwise
 from pathlib import Path
@@ -27,7 +27,7 @@ from ..tokenizers.image import VQVAE
 from ..tokenizers.text import TextTokenizer
 from .benchmark import Progress, benchmark
 from .bundle import write_bundle, write_card
-from .evaluate import evaluate_queries, fit_space_weights, held_out_losses
+from .evaluate import Fitted, evaluate_queries, fit_ranking, held_out_losses
 from .fit import LOG
 from .masking import MaskedBatches, Masking
 from .prediction_benchmark import SHEET, draw_predictions, prediction_benchmark
@@ -354,7 +354,7 @@ class ScenesRun:
             {raw: self.tokenizer_file(raw) for raw in raws},
             self.out / TEXT_TOKENIZER,
             channels={raw: self.configs[raw].n_channels for raw in raws if raw in (*FEATURES, *SPACES)},
-            space_weights=self.space_weights(model),
+            fitted=self.fitted(model),
             size=recipe.size,
             logs={
                 **{stage: self.out / stage / FOURM_LOG for stage in recipe.stages()},
@@ -363,14 +363,19 @@ class ScenesRun:
             },
         )
 
-    def space_weights(self, model: FourM) -> dict[str, dict[str, float]]:
-        """How much each space counts for each modality, fitted on the validation scenes."""
+    def fitted(self, model: FourM) -> dict[str, Fitted]:
+        """How a search by each modality ranks best, fitted on the validation scenes."""
         data, queries = self.tokens("validation"), self.recipe.asked_alone()
         tokenizers = {f"tok_{space}": self.tokenizer(space) for space in SPACES}
-        fitted = fit_space_weights(model, data, queries, queries["rgb"], tokenizers, len(data))
+        found = fit_ranking(model, data, queries, queries["rgb"], tokenizers, len(data))
         return {
-            raw: {name.removeprefix("tok_"): weight for name, weight in row.items()}
-            for raw, row in fitted.items()
+            raw: replace(
+                each,
+                space_weights={
+                    name.removeprefix("tok_"): weight for name, weight in each.space_weights.items()
+                },
+            )
+            for raw, each in found.items()
         }
 
     def measure(self) -> None:

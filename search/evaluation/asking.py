@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
+from ...model.likelihood import likelihood_table
 from ..composition import Composed, compose
 from ..query import Query, QueryPart
-from ..ranking import Evidence, Scoring, likelihood_table
+from ..ranking import Evidence, Scoring
 
 if TYPE_CHECKING:
     from ...model import Embedder, Embeddings

@@ -100,7 +100,7 @@ def _places(
         embedded = truth.embed([read[i] for i in whole]) if whole else {}
         for space, view in product(known if whole else (), galleries):
             evidence = [[Evidence((0,), 1.0, {space: v}, {})] for v in embedded[space].vectors]
-            scores = galleries[view].scores(evidence, {space: 1.0}, "cosine")
+            scores = galleries[view].scores(evidence, {space: 1.0}, likelihood_share=0.0)
             for ordinal, of_query in zip(batch[whole].tolist(), scores, strict=True):
                 if np.isfinite(of_query[ordinal]):
                     place = place_of(of_query, contents.twins([name], ordinal))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ...storage import Snapshot
-from ..ranking import Evidence, Floats, Ints, Scoring, directions, joint_tables, terms_of
+from ..ranking import Evidence, Floats, Ints, directions, joint_tables, terms_of
 
 _ITEMS_PER_BLOCK = 16_384
 _KEPT_BYTES = 1 << 28
@@ -51,19 +51,19 @@ class Gallery:
         self._kept = list(self._read()) if num_bytes <= _KEPT_BYTES else None
 
     def scores(
-        self, queries: Sequence[Sequence[Evidence]], spaces: Mapping[str, float], scoring: Scoring
+        self, queries: Sequence[Sequence[Evidence]], spaces: Mapping[str, float], likelihood_share: float
     ) -> Floats:
         """What the search engine's formula (ranking.py) gives to every item for each query.
 
         Args:
             queries: of each, the embeddings that it became.
             spaces: weight of each space; they add up to 1.
-            scoring: `cosine`, `likelihood` or `both`.
+            likelihood_share: how much of the score is likelihood, 0..1; the rest is cosine.
 
         Returns:
             (Q, num_items) float32: of items with several rows the best one's, -inf for those without.
         """
-        terms = [terms_of(evidence, spaces, scoring) for evidence in queries]
+        terms = [terms_of(evidence, spaces, likelihood_share) for evidence in queries]
         towards = _stacked([directions(each) for each in terms])
         tables = _stacked([joint_tables(each) for each in terms])
         scores = np.full((len(queries), self.num_items), -np.inf, np.float32)

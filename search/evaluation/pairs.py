@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ranking import Floats, Ints, likelihood, likelihood_table
+from ...model.likelihood import Floats, Ints, likelihood, likelihood_table
 from .contents import Inputs
 from .ranks import TIE
 

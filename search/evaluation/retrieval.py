@@ -14,7 +14,7 @@ import numpy as np
 from ...errors import QueryError
 from ..composition import Composed
 from ..engine import SearchEngine
-from ..ranking import SCORINGS, Evidence, Ints
+from ..ranking import SCORINGS, Evidence, Ints, share_of_likelihood
 from .asking import DECODINGS, Setting, Way, ask
 from .ceiling import Truth, find_ceilings
 from .contents import Contents, QueryFiles, Report
@@ -231,9 +231,10 @@ class _Run:
     def _rank(
         self, name: str, setting: Setting, ordinals: Ints, evidence: Sequence[Sequence[Evidence]]
     ) -> None:
-        default = self.model.space_weights(dict.fromkeys(name.split("+"), 1.0))
-        weights = {setting.space: 1.0} if setting.space else default
-        scores = self.galleries[setting.view].scores(evidence, weights, setting.scoring)
+        asked = dict.fromkeys(name.split("+"), 1.0)
+        weights = {setting.space: 1.0} if setting.space else self.model.space_weights(asked)
+        share = share_of_likelihood(setting.scoring, self.model.likelihood_share(asked))
+        scores = self.galleries[setting.view].scores(evidence, weights, share)
         places = self.places.setdefault((name, setting), {})
         for ordinal, of_query in zip(ordinals.tolist(), scores, strict=True):
             if np.isfinite(of_query[ordinal]):  # else the item itself has no vector in this view

@@ -1,6 +1,7 @@
 """Opening models: what is found, what is read, what identifies them."""
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 from anyseek.errors import CheckpointError, ModelError
 from anyseek.model import MODELS, ModelSource, load_model, sources
 from anyseek.model.checkpoint import load_fourm, save_checkpoint
+from anyseek.model.likelihood import LIKELIHOOD_SHARE
 from anyseek.model.modalities import RAW_NAMES
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.tokenizers.text import TextTokenizer
@@ -116,6 +118,12 @@ def test_a_folder_without_model_json_is_refused(tmp_path: Path) -> None:
         {"space_weights": {"rgb": {"dinov2_global": -1, "imagebind_global": 1}}},
         {"space_weights": {"rgb": {"dinov2_global": True}}},
         {"space_weights": {"rgb": {"dinov2_global": "1"}}},
+        {"likelihood_shares": 0.5},
+        {"likelihood_shares": {"rgb": -0.1}},
+        {"likelihood_shares": {"rgb": 1.1}},
+        {"likelihood_shares": {"rgb": True}},
+        {"likelihood_shares": {"rgb": "1"}},
+        {"likelihood_shares": {"rgb": math.nan}},
     ],
 )
 def test_wrong_bundles_are_refused(bundle: Path, tmp_path: Path, change: dict[str, Any]) -> None:
@@ -142,6 +150,20 @@ def test_spaces_count_as_the_bundle_says_for_what_is_asked_by(bundle: Path, tmp_
     assert mixed == pytest.approx({"dinov2_global": 1.7 / 4, "imagebind_global": 2.3 / 4})
     one = load_model(folder, spaces=["imagebind_global"])
     assert one.space_weights({"rgb": 1.0}) == {"imagebind_global": 1}
+    assert model.fingerprint == load_model(bundle).fingerprint
+
+
+def test_likelihood_counts_as_the_bundle_says_for_what_is_asked_by(bundle: Path, tmp_path: Path) -> None:
+    assert load_model(bundle).likelihood_share({"rgb": 1.0}) == LIKELIHOOD_SHARE
+    folder = shutil.copytree(bundle, tmp_path / "weighed")
+    content = json.loads((folder / "model.json").read_text())
+    content["likelihood_shares"] = {"rgb": 0, "caption": 0.5}
+    (folder / "model.json").write_text(json.dumps(content))
+    model = load_model(folder)
+    assert model.likelihood_share({"rgb": 2.0}) == 0
+    assert model.likelihood_share({"rgb": 0.0}) == model.likelihood_share({"det": 3.0}) == LIKELIHOOD_SHARE
+    mixed = model.likelihood_share({"rgb": 1.0, "caption": 2.0, "det": 1.0})
+    assert mixed == pytest.approx((0 + 2 * 0.5 + LIKELIHOOD_SHARE) / 4)
     assert model.fingerprint == load_model(bundle).fingerprint
 
 

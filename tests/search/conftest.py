@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError
+from anyseek.model.likelihood import LIKELIHOOD_SHARE
 from anyseek.search import SearchEngine
 from anyseek.storage import Asset, Item, Rows, SpaceRecord, Store
 from PIL import Image
@@ -112,11 +113,16 @@ class FakeModel:
     embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
     bytes_read: int = 0
     of_modality: dict[str, dict[str, float]] = field(default_factory=dict)
+    shares: dict[str, float] = field(default_factory=dict)
 
     def space_weights(self, modalities: Mapping[str, float]) -> dict[str, float]:
         """Those of the modality that counts most; all alike where it has none."""
         most = max(modalities, key=modalities.__getitem__, default="")
         return self.of_modality.get(most, {space: 1 / len(self.spaces) for space in self.spaces})
+
+    def likelihood_share(self, modalities: Mapping[str, float]) -> float:
+        """That of the modality that counts most; the usual one where it has none."""
+        return self.shares.get(max(modalities, key=modalities.__getitem__, default=""), LIKELIHOOD_SHARE)
 
 
 @pytest.fixture

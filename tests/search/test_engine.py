@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError, NotFoundError, QueryError
+from anyseek.model.likelihood import LIKELIHOOD_SHARE, SMOOTHING
 from anyseek.search import Caption, F, Like, Metadata, Palette, Query, QueryPart, SearchEngine, candidates
-from anyseek.search.ranking import LIKELIHOOD_SHARE, SMOOTHING
 
 
 def brute_force(
@@ -19,6 +19,7 @@ def brute_force(
     *,
     scoring: str = "cosine",
     spaces: dict[str, float] | None = None,
+    likelihood_share: float = LIKELIHOOD_SHARE,
     view: str = "joint",
     keep: Callable[[Any], bool] = lambda _: True,
 ) -> list[tuple[str, float]]:
@@ -40,7 +41,7 @@ def brute_force(
                     for h, t in enumerate(tokens[space])
                 ]
                 likelihood = 1 + np.mean(np.log(picked)) / math.log(probs.shape[1])
-                mixed = (1 - LIKELIHOOD_SHARE) * cosine + LIKELIHOOD_SHARE * likelihood
+                mixed = (1 - likelihood_share) * cosine + likelihood_share * likelihood
                 measure = {"cosine": cosine, "likelihood": likelihood, "both": mixed}[scoring]
                 score += weight / total * share * measure
         ranking.append((item_id, score))
@@ -113,17 +114,22 @@ def test_unequal_weights_are_answered_late(
     assert hits.plan.spaces == {"imagebind_global": 1}
 
 
-def test_spaces_count_as_the_model_says_for_what_is_asked_by_most(
+def test_spaces_and_measures_count_as_the_model_says_for_what_is_asked_by_most(
     engine: SearchEngine, library: Any, model: Any, read: Any, way: str
 ) -> None:
     model.of_modality["caption"] = {"dinov2_global": 0.2, "imagebind_global": 0.8}
     model.of_modality["color_palette"] = {"dinov2_global": 1.0}
+    model.shares["color_palette"] = 0.3
     parts = [(read("caption", "red ball"), 1), (read("color_palette", ["#20324a"]), -2)]
-    hits = engine.search("photos", Caption("red ball") - 2 * Palette("#20324a"), limit=15)
-    assert hits.plan.spaces == {"dinov2_global": 1}
-    assert hits.plan.candidates == way
-    expected = brute_force(library, model, parts, scoring="both", spaces={"dinov2_global": 1})
-    assert_same(hits, expected[:15])
+    query = Caption("red ball") - 2 * Palette("#20324a")
+    for scoring, share in {"both": 0.3, "cosine": 0.0, "likelihood": 1.0}.items():
+        hits = engine.search("photos", query, limit=15, scoring=scoring)  # type: ignore[arg-type]
+        assert (hits.plan.spaces, hits.plan.likelihood_share) == ({"dinov2_global": 1}, share)
+        assert hits.plan.candidates == way
+        expected = brute_force(
+            library, model, parts, scoring="both", spaces={"dinov2_global": 1}, likelihood_share=share
+        )
+        assert_same(hits, expected[:15])
     # Two of one kind together count more, and what the caller says goes before what the model knows.
     captions = 1.5 * Caption("red ball") + 1.5 * Caption("blue")
     assert engine.search("photos", captions - 2 * Palette("#20324a")).plan.spaces == {

@@ -5,16 +5,14 @@ import math
 import numpy as np
 import pytest
 from anyseek.errors import QueryError
+from anyseek.model.likelihood import SMOOTHING, likelihood, likelihood_table
 from anyseek.search.ranking import (
-    SMOOTHING,
     Evidence,
     StoredRows,
     best_row_of_each_item,
     checked_space_weights,
     directions,
     joint_tables,
-    likelihood,
-    likelihood_table,
     measure_rows,
     scores_of,
     terms_of,
@@ -61,17 +59,18 @@ def test_likelihood_looks_up_every_head_at_its_own_token() -> None:
         assert got == pytest.approx(1 + np.mean(np.log(probs)) / math.log(VOCABULARY), abs=1e-6)
 
 
-@pytest.mark.parametrize("scoring", ["cosine", "likelihood", "both"])
-def test_term_weights_of_a_positive_query_add_up_to_one(scoring: str) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_term_weights_of_a_positive_query_add_up_to_one(share: float) -> None:
     rng = np.random.default_rng(0)
-    terms = terms_of([evidence(rng, 2), evidence(rng, 0.5)], {"a": 0.25, "b": 0.75}, scoring)  # type: ignore[arg-type]
+    terms = terms_of([evidence(rng, 2), evidence(rng, 0.5)], {"a": 0.25, "b": 0.75}, share)
     assert sum(term.weight for term in terms) == pytest.approx(1)
-    assert len(terms) == (8 if scoring == "both" else 4)
+    assert sum(term.weight for term in terms if term.measure == "likelihood") == pytest.approx(share)
+    assert len(terms) == (8 if share == 0.3 else 4)
 
 
 def test_the_direction_of_a_space_ranks_like_all_its_cosine_terms_together() -> None:
     rng = np.random.default_rng(1)
-    terms = terms_of([evidence(rng, 1), evidence(rng, 0.4), evidence(rng, -0.7)], {"a": 1.0}, "cosine")
+    terms = terms_of([evidence(rng, 1), evidence(rng, 0.4), evidence(rng, -0.7)], {"a": 1.0}, 0.0)
     stored = rng.normal(size=(50, DIM)).astype(np.float32)
     raw = measure_rows(terms, StoredRows(lambda _, rows: stored[rows], lambda _, rows: rows), np.arange(50))
     assert np.allclose(scores_of(terms, raw), stored @ directions(terms)["a"], atol=1e-6)
@@ -79,7 +78,7 @@ def test_the_direction_of_a_space_ranks_like_all_its_cosine_terms_together() -> 
 
 def test_the_joint_table_of_a_space_ranks_like_all_its_likelihood_terms_together() -> None:
     rng = np.random.default_rng(1)
-    terms = terms_of([evidence(rng, 1), evidence(rng, 0.4), evidence(rng, -0.7)], {"a": 1.0}, "likelihood")
+    terms = terms_of([evidence(rng, 1), evidence(rng, 0.4), evidence(rng, -0.7)], {"a": 1.0}, 1.0)
     tokens = rng.integers(0, VOCABULARY, (50, HEADS))
     raw = measure_rows(terms, StoredRows(lambda _, rows: rows, lambda _, rows: tokens[rows]), np.arange(50))
     assert np.allclose(scores_of(terms, raw), likelihood(joint_tables(terms)["a"], tokens), atol=1e-6)
@@ -87,7 +86,7 @@ def test_the_joint_table_of_a_space_ranks_like_all_its_likelihood_terms_together
 
 def test_a_row_scores_the_same_whatever_is_scored_beside_it() -> None:
     rng = np.random.default_rng(2)
-    terms = terms_of([evidence(rng, 1), evidence(rng, -0.3)], {"a": 0.5, "b": 0.5}, "both")
+    terms = terms_of([evidence(rng, 1), evidence(rng, -0.3)], {"a": 0.5, "b": 0.5}, 0.8)
     stored = rng.normal(size=(300, DIM)).astype(np.float32)
     tokens = rng.integers(0, VOCABULARY, (300, HEADS))
     rows = StoredRows(lambda _, rows: stored[rows], lambda _, rows: tokens[rows])
