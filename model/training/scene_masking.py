@@ -68,7 +68,7 @@ def masking(size: int, alone: Sequence[str] = (), num_target_tokens: int = 64) -
     return Masking(
         (
             _embedding(130, {rgb: 1.0}, 64),
-            _embedding(30, {"caption": 1.0}, 96),
+            _embedding(45, {"caption": 1.0}, 96),
             _component(12, {rgb: 1.0}, 64, keep="random"),
             _component(50, {rgb: 1.0}, 64, targets=maps, others_out=0.0),
             _component(15, {rgb: 1.0}, 64, targets=texts, others_out=0.0, keep="random"),
@@ -94,9 +94,10 @@ def _others(size: int, alone: Sequence[str]) -> list[Component]:
         (3, {f"tok_semseg@{size}": 1.0, "color_palette": 1.0}, 96),
     )
     known = {"caption", *alone}
-    # Maps say most and take longest to learn; what says little about a scene is shown less.
-    often = {f"tok_{raw}@{size}": 20.0 for raw in ("depth", "normal", "canny_edge", "sam_edge")}
-    often |= {f"tok_semseg@{size}": 12.0, "det": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
+    # Maps say most and take longest to learn, edges above all; what says little about a scene is shown less.
+    maps = {"depth": 20.0, "normal": 14.0, "semseg": 8.0, "canny_edge": 40.0, "sam_edge": 28.0}
+    often = {f"tok_{raw}@{size}": weight for raw, weight in maps.items()}
+    often |= {"det": 5.0, "human_poses": 2.0, "sam_instance": 2.0}
     return [
         *(_embedding(often.get(name, 8.0), {name: 1.0}, _BUDGETS.get(name, 64)) for name in alone),
         *(_embedding(weight, mix, budget) for weight, mix, budget in mixes if mix.keys() <= known),

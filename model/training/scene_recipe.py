@@ -114,7 +114,7 @@ class ScenesRecipe:
     )
     fourm: PretrainRecipe = field(
         default_factory=lambda: PretrainRecipe(
-            steps=4800, parts=4, warmup=100, save_every=300, weights=_WEIGHTS
+            steps=9200, parts=4, warmup=100, save_every=300, weights=_WEIGHTS
         )
     )
 
