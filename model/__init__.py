@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .side_files import SIDE_FILES
     from .sources import MODELS, ModelSource
     from .teachers import TEACHERS, Teacher, TeacherEmbedder, load_teacher, open_gallery
+    from .token_likelihood import likelihood, likelihood_table
     from .values import INSTANCE, PERSON, Predicted, Value
 
 __all__ = [
@@ -70,6 +71,8 @@ __all__ = [
     "draw_value",
     "encode_value",
     "id_colors",
+    "likelihood",
+    "likelihood_table",
     "load_model",
     "load_teacher",
     "load_tokenizer",
@@ -121,6 +124,8 @@ _MODULES = {
     "draw_value": "pictures",
     "encode_value": "files",
     "id_colors": "classes",
+    "likelihood": "token_likelihood",
+    "likelihood_table": "token_likelihood",
     "load_model": "registry",
     "load_teacher": "teachers",
     "load_tokenizer": "checkpoint",

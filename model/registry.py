@@ -15,7 +15,6 @@ from .encoding import ValueEncoder
 from .fingerprint import checkpoint_digest, model_fingerprint
 from .fourm import FourM
 from .inputs import Content, InputReader
-from .likelihood import LIKELIHOOD_SHARE
 from .modalities import raw_name
 from .parts import ModelParts
 from .prediction import PaddedPredictor, Predictor
@@ -23,6 +22,7 @@ from .predictor import Kept, ModalityPredictor, Report, Setting
 from .ragged import RaggedPredictor
 from .readers.same_view import check_same_view
 from .sources import find_source
+from .token_likelihood import LIKELIHOOD_SHARE
 from .values import Predicted
 
 

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 
 from ..errors import QueryError
-from ..model.likelihood import likelihood
+from ..model import likelihood
 from ..storage import Snapshot
 from .filters import Mask
 from .ranking import (

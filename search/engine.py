@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import AnyseekError, InputError, NotFoundError, QueryError
-from ..model.likelihood import likelihood_table
+from ..model import likelihood_table
 from ..storage import Item
 from .batching import Batcher
 from .candidates import Scored, scored_candidates, stored_rows

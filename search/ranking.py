@@ -9,7 +9,7 @@ where the measure m is, by `scoring`,
 
     cosine      the cosine of the predicted and the stored vector, -1..1;
     likelihood  how probable the item's stored tokens are under the query's pass, at most 1, see
-                model/likelihood.py;
+                model/token_likelihood.py;
     both        (1 - q) * cosine + q * likelihood, q as the model knows for the modalities of the query.
 
 Both measures have fixed scales, so a score does not depend on which other items were scored: the same item
@@ -21,13 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import QueryError
-from ..model.likelihood import Floats, Ints, likelihood
+from ..model import likelihood
 
+Floats: TypeAlias = "NDArray[np.floating[Any]]"
+Ints: TypeAlias = "NDArray[np.integer[Any]]"
 Scoring: TypeAlias = Literal["cosine", "likelihood", "both"]
 SCORINGS: tuple[Scoring, ...] = ("cosine", "likelihood", "both")
 DEFAULT_SCORING: Scoring = "both"

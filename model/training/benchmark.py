@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..embedder import Embedder, Embeddings
-from ..likelihood import likelihood, likelihood_table
 from ..registry import load_model
 from ..scenes import Scene, SceneRecord, Split, caption, describe_scene, known_queries
+from ..token_likelihood import likelihood, likelihood_table
 from .evaluate import mixed, ranks
 
 RANKINGS = ("cosine", "likelihood", "both")

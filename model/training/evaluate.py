@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ..fourm import FourM
 from ..inputs import normalize_pixels
-from ..likelihood import LIKELIHOOD_SHARE, likelihood, likelihood_table
+from ..token_likelihood import LIKELIHOOD_SHARE, likelihood, likelihood_table
 from ..tokenizers.image import VQVAE
 from ..tokens import Tokens
 from .objective import masked_losses

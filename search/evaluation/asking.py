@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import NDArray
 
-from ...model.likelihood import likelihood_table
+from ...model import likelihood_table
 from ..composition import Composed, compose
 from ..query import Query, QueryPart
 from ..ranking import Evidence, Scoring

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...model.likelihood import Floats, Ints, likelihood, likelihood_table
+from ...model import likelihood, likelihood_table
+from ..ranking import Floats, Ints
 from .contents import Inputs
 from .ranks import TIE
 

@@ -15,8 +15,8 @@ import torch
 from anyseek.errors import CheckpointError, ModelError
 from anyseek.model import MODELS, ModelSource, load_model, sources
 from anyseek.model.checkpoint import load_fourm, save_checkpoint
-from anyseek.model.likelihood import LIKELIHOOD_SHARE
 from anyseek.model.modalities import RAW_NAMES
+from anyseek.model.token_likelihood import LIKELIHOOD_SHARE
 from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.tokenizers.text import TextTokenizer
 

@@ -13,7 +13,6 @@ from anyseek.model import load_model
 from anyseek.model.embeddings import ImageTokenEncoderEmbedding, SequenceEncoderEmbedding
 from anyseek.model.fourm import FourM
 from anyseek.model.inputs import InputReader
-from anyseek.model.likelihood import LIKELIHOOD_SHARE
 from anyseek.model.scenes import (
     OBJECTS,
     PERSON,
@@ -25,6 +24,7 @@ from anyseek.model.scenes import (
     metadata,
     people,
 )
+from anyseek.model.token_likelihood import LIKELIHOOD_SHARE
 from anyseek.model.tokenizers.image import VQVAE
 from anyseek.model.tokenizers.instances import string_to_instances
 from anyseek.model.tokenizers.poses import string_to_poses

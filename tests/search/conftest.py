@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError
-from anyseek.model.likelihood import LIKELIHOOD_SHARE
+from anyseek.model.token_likelihood import LIKELIHOOD_SHARE
 from anyseek.search import SearchEngine
 from anyseek.storage import Asset, Item, Rows, SpaceRecord, Store
 from PIL import Image

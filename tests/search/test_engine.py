@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from anyseek.errors import InputError, NotFoundError, QueryError
-from anyseek.model.likelihood import LIKELIHOOD_SHARE, SMOOTHING
+from anyseek.model.token_likelihood import LIKELIHOOD_SHARE, SMOOTHING
 from anyseek.search import Caption, F, Like, Metadata, Palette, Query, QueryPart, SearchEngine, candidates
 
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 from anyseek.errors import QueryError
-from anyseek.model.likelihood import SMOOTHING, likelihood, likelihood_table
+from anyseek.model.token_likelihood import SMOOTHING, likelihood, likelihood_table
 from anyseek.search.ranking import (
     Evidence,
     StoredRows,
