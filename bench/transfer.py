@@ -8,12 +8,13 @@ docs/transfer/scenes.yaml says, and prints a JSON line per run. docs/transfer.md
 
 import argparse
 import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from anyseek.model.scenes import MAX_DEPTH, write_scenes
+from anyseek.model.scenes import MAX_DEPTH, scene_file, write_cuboids, write_scenes
 from anyseek.model.training.run_files import read_values
 from anyseek.model.transfer import TransferConfig, TransferRun
 
@@ -29,6 +30,8 @@ TASKS: Mapping[str, Mapping[str, Any]] = {
     },
     "detection_rgb": DETECTION,
     "detection_rgbd": DETECTION | {"inputs": ["rgb", "depth"]},
+    "detection3d_rgb": DETECTION | {"task": "detection3d"},
+    "detection3d_rgbd": DETECTION | {"task": "detection3d", "inputs": ["rgb", "depth"]},
     "main_color_rgb": {
         "task": "classification",
         "data": {"attribute": "main_color"},
@@ -45,8 +48,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     for number, (name, count) in enumerate((("train", NUM_TRAIN), ("val", NUM_VAL))):
-        if not (options.out / "scenes" / name).is_dir():
-            write_scenes(options.out / "scenes" / name, count, seed=11 + number)
+        write(options.out / "scenes", name, count, seed=11 + number)
     for name in options.only or TASKS:
         for init in ("pretrained", "random"):
             result = TransferRun(settings(name, init, options.out), device=options.device).run()
@@ -56,10 +58,31 @@ def main() -> None:
             )
 
 
+def write(scenes: Path, part: str, count: int, *, seed: int) -> None:
+    """Scenes in the folder PART, their depth also in PART-depth, cuboids in PART.json."""
+    if (scenes / f"{part}.json").is_file():
+        return
+    for name in write_scenes(scenes / part, count, seed=seed):
+        target = scenes / f"{part}-depth" / f"{name}.png"
+        target.parent.mkdir(exist_ok=True)
+        shutil.copy(scenes / part / scene_file(name, "depth"), target)
+    write_cuboids(scenes / f"{part}.json", count, seed=seed)
+
+
 def settings(name: str, init: str, out: Path) -> TransferConfig:
     """Those of the file with what the run changes."""
     values, changed = read_values(SETTINGS), TASKS[name]
-    folders = {part: str(out / "scenes" / part) for part in ("train", "val")}
+    scenes, parts = out / "scenes", ("train", "val")
+    folders: dict[str, Any] = {part: str(scenes / part) for part in parts}
+    if name.startswith("detection3d"):
+        folders = {
+            part: {
+                "rgb": str(scenes / part),
+                "depth": str(scenes / f"{part}-depth"),
+                "det3d": str(scenes / f"{part}.json"),
+            }
+            for part in parts
+        }
     values |= {key: value for key, value in changed.items() if key not in ("data", "augment")}
     values["data"] = values["data"] | folders | changed.get("data", {})
     values["augment"] = values["augment"] | changed.get("augment", {})

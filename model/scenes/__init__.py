@@ -1,7 +1,15 @@
 """Rendered 3D scenes with exact ground truth: training data, demo and tests with no download."""
 
-from .dataset import MODALITIES, SceneRecord, describe_scene, known_queries, scene_file, write_scenes
-from .describe import attributes, boxes, caption, instances, metadata, people
+from .dataset import (
+    MODALITIES,
+    SceneRecord,
+    describe_scene,
+    known_queries,
+    scene_file,
+    write_cuboids,
+    write_scenes,
+)
+from .describe import attributes, boxes, caption, cuboids, instances, metadata, people
 from .looks import (
     COLORS,
     FLOORS,
@@ -44,6 +52,7 @@ __all__ = [
     "attributes",
     "boxes",
     "caption",
+    "cuboids",
     "describe_scene",
     "encode_depth",
     "encode_normal",
@@ -53,5 +62,6 @@ __all__ = [
     "people",
     "render",
     "scene_file",
+    "write_cuboids",
     "write_scenes",
 ]

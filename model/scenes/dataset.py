@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,8 +17,8 @@ from ...errors import ModelError
 from ..conversions import main_colors, photo_edges
 from ..files import depth_png, encode_value
 from ..values import Value
-from .describe import attributes, boxes, caption, instances, metadata, people
-from .looks import SEMSEG_CLASSES
+from .describe import attributes, boxes, caption, cuboids, instances, metadata, people
+from .looks import OBJECTS, PERSON, SEMSEG_CLASSES
 from .render import MAX_DEPTH, Rendering, encode_depth, encode_normal, render
 from .scene import Scene, Split
 
@@ -149,8 +150,7 @@ def write_scenes(
     if unknown := [raw for raw in modalities if raw not in MODALITIES]:
         raise ModelError(f"Scenes have no {unknown[0]!r}. They have {', '.join(MODALITIES)}.")
     folder.mkdir(parents=True, exist_ok=True)
-    digits = max(4, len(str(num)))
-    names = [f"{index + 1:0{digits}d}" for index in range(num)]
+    names = scene_names(num)
     write = partial(_write_one, folder, seed, size, rendering, split, tuple(modalities))
     workers = min(workers, max(1, num // _MIN_PER_WORKER))
     if workers == 1:
@@ -166,6 +166,44 @@ def write_scenes(
             if progress is not None:
                 progress(done)
     return names
+
+
+def write_cuboids(path: Path, num: int, *, seed: int = 0, size: int = 128, split: Split = "unseen") -> None:
+    """Write what `write_scenes` gives as one file of cuboids in Omni3D's format (arXiv 2207.10660).
+
+    Args:
+        path: of the file; paths of pictures in it are relative to the scenes' folder.
+        num, seed, size, split: as of `write_scenes`.
+    """
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    numbers = {kind: number for number, kind in enumerate((*OBJECTS, PERSON), start=1)}
+    for index, name in enumerate(scene_names(num)):
+        scene = Scene.sample(seed, index, split=split)
+        view, image = scene.view(), render(scene, size)
+        focal, middle = size / 2 / np.tan(view.field_of_view / 2), size / 2
+        matrix = [[focal, 0.0, middle], [0.0, focal, middle], [0.0, 0.0, 1.0]]
+        sides = {"width": size, "height": size}
+        images.append({"id": index, "file_path": scene_file(name, "rgb"), "K": matrix} | sides)
+        for number, (item, corners) in enumerate(zip(scene.objects, cuboids(scene, view), strict=True)):
+            one = {"id": len(annotations), "image_id": index, "category_id": numbers[item.kind]}
+            known = {
+                "valid3D": True,
+                "behind_camera": bool(corners[:, 2].min() < 0),
+                "bbox3D_cam": corners.round(5).tolist(),
+                "visibility": round(float(image.visible[number]), 4),
+                "segmentation_pts": int((image.instances == number + 1).sum()),
+            }
+            annotations.append(one | known)
+    categories = [{"id": number, "name": kind} for kind, number in numbers.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    path.write_text(json.dumps(content) + "\n", encoding="utf-8")
+
+
+def scene_names(num: int) -> list[str]:
+    """Names of the files of scenes 0 to num - 1, without suffixes."""
+    digits = max(4, len(str(num)))
+    return [f"{index + 1:0{digits}d}" for index in range(num)]
 
 
 def _write_one(

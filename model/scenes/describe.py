@@ -105,6 +105,24 @@ def box_of(mask: NDArray[np.bool_]) -> list[float] | None:
     return [round(float(v), 4) for v in (x0, y0, x1, y1)]
 
 
+def cuboids(scene: Scene, view: View) -> NDArray[np.floating]:
+    """Corners (N, 8, 3) of the smallest boxes that stand as the objects do and hold the boxes of their parts.
+
+    In scene units in the camera's axes (x right, y down, z forward), in Omni3D's order (arXiv 2207.10660):
+    from the first corner, corner 1 lies along the object's x axis, 3 below, 4 along its y axis.
+    """
+    axes, eye = camera(view)
+    to_camera = axes * np.array([[1.0], [-1.0], [1.0]])
+    found: list[NDArray[np.floating]] = []
+    for item in scene.objects:
+        points = np.concatenate([part.corners for part in item.parts]) @ item.turn
+        (x0, y0, z0), (x1, y1, z1) = points.min(0), points.max(0)
+        box = [(x0, y0, z1), (x1, y0, z1), (x1, y0, z0), (x0, y0, z0)]
+        box += [(x, y1, z) for x, _, z in box]
+        found.append((np.array(box) @ item.turn.T - eye) @ to_camera.T)
+    return np.array(found).reshape(-1, 8, 3)
+
+
 def people(scene: Scene, instances: NDArray[np.uint8], view: View) -> NDArray[Any]:
     """Give visible people in SMPL's terms, PERSON (N,), rounded to four digits: box, rotations of joints, of
     the body in the camera's frame (x right, y down, z forward), scale and shift of the camera

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,13 @@ class Part:
         if self.shape == "sphere":
             return float(self.scale.max())
         return float(np.linalg.norm(self.scale * np.asarray(UNIT_SHAPES[self.shape].half, np.float32)))
+
+    @property
+    def corners(self) -> Array:
+        """Of a box around the part along its own axes, `(8, 3)`."""
+        half = self.scale * np.asarray(UNIT_SHAPES[self.shape].half, np.float32)
+        signs = np.asarray(list(product((-1, 1), repeat=3)), np.float32)
+        return np.asarray(self.centre + (signs * half) @ self.axes, np.float32)
 
     def moved(self, turn: NDArray[np.floating], size: float, to: NDArray[np.floating]) -> Part:
         """The part in a frame that is turned by a `(3, 3)` matrix, then scaled, then shifted."""

@@ -1,16 +1,22 @@
-"""COCO 2017 (arXiv 1405.0312): its JSON files, checked as far as the tasks read them, and its metric."""
+"""COCO 2017 (arXiv 1405.0312): its JSON files, checked as far as the tasks read them, and its metric.
+
+Omni3D's of cuboids is the same with another overlap.
+"""
 
 import contextlib
 import io
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ...errors import InputError, ModelError
 from ..readers.content import decode_text, parse_json, read_bytes
 
-_MAX_JSON_BYTES = 2**29
+_MAX_JSON_BYTES = 2**31
 _MAX_SIDE = 20_000
 
 
@@ -97,6 +103,77 @@ def average_precision(
     names = ("ap", "ap50", "ap75")
     if not truth or not found:
         return dict.fromkeys(names, 0.0)
+    evaluation = _evaluation(truth, found, kind, num_classes)
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints its progress
+        evaluation.params.useCats = int(num_classes is not None)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return {name: max(float(value), 0.0) for name, value in zip(names, evaluation.stats, strict=False)}
+
+
+def average_precision_3d(
+    truth: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    overlaps: Callable[[NDArray[np.floating], NDArray[np.floating]], NDArray[np.floating]],
+    num_classes: int,
+) -> dict[str, float]:
+    """Omni3D's `ap3d` (arXiv 2207.10660) over IoU 0.05 to 0.5 of volumes, `ap3d_25` and `ap3d_50`.
+
+    Args:
+        truth, found: as of boxes, each also with its `corners` (8, 3). What lies in the box of a crowd is
+            neither right nor wrong.
+        overlaps: IoU (N, M) of corners (N, 8, 3) and (M, 8, 3).
+        num_classes: `category_id` is 1 to this.
+    """
+    names = ("ap3d", "ap3d_25", "ap3d_50")
+    if not truth or not found:
+        return dict.fromkeys(names, 0.0)
+    evaluation = _evaluation(truth, found, "bbox", num_classes)
+    thresholds = np.linspace(0.05, 0.5, 10)
+    evaluation.params.iouThrs = thresholds
+
+    def compare(image: int, category: int) -> NDArray[np.floating] | list[Any]:
+        wanted, told = (rows[image, category] for rows in (evaluation._gts, evaluation._dts))
+        if not wanted or not told:
+            return []
+        # In the order that the evaluation itself has.
+        order = np.argsort([-one["score"] for one in told], kind="mergesort")
+        told = [told[i] for i in order[: evaluation.params.maxDets[-1]]]
+        result = overlaps(*(np.stack([one["corners"] for one in rows]) for rows in (told, wanted)))
+        for column, one in enumerate(wanted):
+            if one["iscrowd"]:
+                result[:, column] = [_share_inside(other["bbox"], one["bbox"]) for other in told]
+        return result
+
+    evaluation.computeIoU = compare
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # IoU, recall, class, all areas, most answers; -1 for classes that are not there
+    precision = evaluation.eval["precision"][..., 0, -1]
+    there = precision[..., (precision > -1).any((0, 1))]
+    if not there.size:
+        return dict.fromkeys(names, 0.0)
+    rows = (slice(None), int(np.argmin(np.abs(thresholds - 0.25))), -1)
+    return {name: float(there[row].mean()) for name, row in zip(names, rows, strict=True)}
+
+
+def _share_inside(box: Sequence[float], other: Sequence[float]) -> float:
+    """Of the area of a box x, y, width, height, what lies in another."""
+    across, down = (
+        max(min(box[i] + box[i + 2], other[i] + other[i + 2]) - max(box[i], other[i]), 0.0) for i in (0, 1)
+    )
+    area = box[2] * box[3]
+    return across * down / area if area > 0 else 0.0
+
+
+def _evaluation(
+    truth: list[dict[str, Any]],
+    found: list[dict[str, Any]],
+    kind: Literal["segm", "bbox"],
+    num_classes: int | None,
+) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -115,9 +192,4 @@ def average_precision(
                 "categories": categories,
             }
             coco[-1].createIndex()
-        evaluation = COCOeval(*coco, iouType=kind)
-        evaluation.params.useCats = int(num_classes is not None)
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    return {name: max(float(value), 0.0) for name, value in zip(names, evaluation.stats, strict=False)}
+        return COCOeval(*coco, iouType=kind)

@@ -1,6 +1,6 @@
 """Boxes of a data set: read from its files, and moved with the view that is cut from a picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -45,17 +45,22 @@ def with_boxes(source: Path | Mapping[str, Path], samples: Sequence[TransferSamp
         found = _of_data_set(place, source["rgb"], samples)
     else:
         found = [_beside(source, sample) for sample in samples]
-    for sample in found:
-        if len(sample.boxes.labels) > MAX_BOXES:
-            raise LimitError(
-                f"{sample.files['rgb']}: {len(sample.boxes.labels)} boxes, the limit is {MAX_BOXES}."
-            )
+    require_few(found)
     if not any(sample.boxes.labels for sample in found):
         raise InputError(
             f"{place} holds no boxes. Expected DIR/a.det.json beside DIR/a.jpg, DIR/det/a.json for "
             "DIR/rgb/a.jpg, or {rgb: DIR, det: FILE.json} with COCO's file of all pictures."
         )
     return found
+
+
+def require_few(samples: Iterable[TransferSample]) -> None:
+    """Raises LimitError where a picture has too many boxes."""
+    for sample in samples:
+        if len(sample.boxes.labels) > MAX_BOXES:
+            raise LimitError(
+                f"{sample.files['rgb']}: {len(sample.boxes.labels)} boxes, the limit is {MAX_BOXES}."
+            )
 
 
 def placed(boxes: Boxes, view: View, width: int, height: int) -> np.ndarray:
@@ -72,6 +77,18 @@ def placed(boxes: Boxes, view: View, width: int, height: int) -> np.ndarray:
     if view.mirrored:
         corners[:, [0, 2]] = view.width - corners[:, [2, 0]]
     return corners.clip(0, [view.width, view.height] * 2).astype(np.float32)
+
+
+def require_places(
+    samples: Iterable[TransferSample], places: Iterable[Path], path: Path
+) -> dict[Path, TransferSample]:
+    """Samples by their picture's place without suffix. Raises InputError where one that a file lists is not
+    among them."""
+    found = {sample.files["rgb"].with_suffix(""): sample for sample in samples}
+    lacking = [place for place in places if place.with_suffix("") not in found]
+    if lacking:
+        raise InputError(f"{path}: lists {len(lacking):,} pictures that are not there, first {lacking[0]}.")
+    return found
 
 
 def _beside(source: Path | Mapping[str, Path], sample: TransferSample) -> TransferSample:
@@ -135,10 +152,7 @@ def _of_data_set(path: Path, colors: Path, samples: Sequence[TransferSample]) ->
         corners = _corners(one, images[key], where)
         if corners[2] > corners[0] and corners[3] > corners[1]:  # COCO has some without area
             rows[key].append((corners, names[number], bool(one.get("iscrowd"))))
-    by_picture = {sample.files["rgb"].with_suffix(""): sample for sample in samples}
-    lacking = [image.file for image in images.values() if image.file.with_suffix("") not in by_picture]
-    if lacking:
-        raise InputError(f"{path}: lists {len(lacking):,} pictures that are not there, first {lacking[0]}.")
+    by_picture = require_places(samples, [image.file for image in images.values()], path)
     found: list[TransferSample] = []
     for key, image in images.items():
         corners = np.array([row[0] for row in rows[key]], np.float32).reshape(-1, 4)

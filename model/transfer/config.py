@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ..training.run_files import FullPath, RunConfig, parse_run, read_values
 
-Task = Literal["classification", "segmentation", "depth", "detection"]
+Task = Literal["classification", "segmentation", "depth", "detection", "detection3d"]
 Input = Literal["rgb", "depth"]
 
 
@@ -16,7 +16,7 @@ class DataConfig(RunConfig):
 
     Attributes:
         train, val: a folder, or one folder per kind of file: `{rgb: DIR, depth: DIR, semseg: DIR}`; as `det`
-            also one file in COCO's format.
+            also one file in COCO's format, as `det3d` one in Omni3D's.
         attribute: what to classify, a key of the JSON file beside each picture; the name of the picture's
             folder where None.
         num_classes: of a segmentation.
@@ -63,7 +63,7 @@ class AugmentConfig(RunConfig):
 
     Attributes:
         areas: of classification, the share of the picture that a random crop takes, from and to.
-        scales: of segmentation and detection, the size of the picture against the model's square
+        scales: of segmentation and both detections, the size of the picture against the model's square
             ("large-scale jitter").
         mirror: chance of left for right.
         color: chance that brightness, contrast, saturation and hue change.

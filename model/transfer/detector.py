@@ -54,13 +54,13 @@ class DetectionHead(nn.Module):
     ) -> None:
         super().__init__()
         self.pyramid = FeaturePyramid(encoder, readout=readout, channels=channels)
-        self.what, self.where = _branch(channels, depth), _branch(channels, depth)
+        self.what, self.where = branch(channels, depth), branch(channels, depth)
         self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.sides = nn.Conv2d(channels, 4, 3, padding=1)
         self.center = nn.Conv2d(channels, 1, 3, padding=1)
         self.scales = nn.Parameter(torch.ones(len(self.pyramid.strides)))
-        for branch in (self.what, self.where, self.classes, self.sides, self.center):
-            for layer in branch.modules():
+        for part in (self.what, self.where, self.classes, self.sides, self.center):
+            for layer in part.modules():
                 if isinstance(layer, nn.Conv2d):
                     nn.init.normal_(layer.weight, std=0.01)
                     assert layer.bias is not None
@@ -73,7 +73,7 @@ class DetectionHead(nn.Module):
         maps = self.pyramid(features)
         return torch.cat(
             [
-                self._read(x, scale, stride)
+                self.read(x, scale, stride)
                 for x, scale, stride in zip(
                     maps.values(), self.scales, self.pyramid.strides.values(), strict=True
                 )
@@ -81,7 +81,8 @@ class DetectionHead(nn.Module):
             dim=1,
         )
 
-    def _read(self, x: Tensor, scale: Tensor, stride: float) -> Tensor:
+    def read(self, x: Tensor, scale: Tensor, stride: float) -> Tensor:
+        """One map (B, channels, H, W) to answers of its cells."""
         batch, (height, width) = len(x), x.shape[-2:]
         rows, columns = (torch.arange(n, device=x.device) + 0.5 for n in (height, width))
         place = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), dim=-1).flatten(0, 1) * stride
@@ -96,7 +97,8 @@ class DetectionHead(nn.Module):
         return torch.cat([known, center, corners, classes], dim=-1)
 
 
-def _branch(channels: int, depth: int) -> nn.Sequential:
+def branch(channels: int, depth: int) -> nn.Sequential:
+    """Convolutions on maps (B, channels, H, W)."""
     layers: list[nn.Module] = []
     for _ in range(depth):
         layers += [
@@ -132,21 +134,28 @@ def assign(cells: Tensor, boxes: Tensor) -> Tensor:
     return torch.where(smallest.values < torch.inf, smallest.indices, -1)
 
 
+def answering(output: Tensor, truth: Tensor) -> list[tuple[Tensor, Tensor]]:
+    """Of each picture the cells, bool (L,), that answer for a box, and the row of truth that each does."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for row, known in zip(output, truth, strict=True):
+        known = known[(known[:, 4] >= 0) & (known[:, 5] == 0)]
+        owner = assign(row[:, : STRIDE + 1].detach(), known[:, :4])
+        found.append((owner >= 0, known[owner[owner >= 0]]))
+    return found
+
+
 def detection_loss(output: Tensor, truth: Tensor) -> Tensor:
     """Focal loss of classes, GIoU loss of boxes, cross entropy of centres; per cell that has a box.
 
     Args:
         output: (B, L, 8 + K) of the head.
-        truth: (B, M, 6): x0, y0, x1, y1, class (-1 for none), whether a crowd, which is not learnt.
+        truth: (B, M, 6 or more): x0, y0, x1, y1, class (-1 for none), whether a crowd, which is not learnt.
     """
     owned: list[Tensor] = []
     wanted = torch.zeros_like(output[..., CLASSES])
-    for row, known, target in zip(output, truth, wanted, strict=True):
-        known = known[(known[:, 4] >= 0) & (known[:, 5] == 0)]
-        owner = assign(row[:, : STRIDE + 1].detach(), known[:, :4])
-        cells = owner >= 0
-        target[cells, known[owner[cells], 4].long()] = 1
-        owned.append(torch.cat([row[cells, : CORNERS.stop], known[owner[cells], :4]], dim=-1))
+    for row, target, (cells, known) in zip(output, wanted, answering(output, truth), strict=True):
+        target[cells, known[:, 4].long()] = 1
+        owned.append(torch.cat([row[cells, : CORNERS.stop], known[:, :4]], dim=-1))
     cells = torch.cat(owned)
     count = max(len(cells), 1)
     found, boxes = cells[:, CORNERS], cells[:, CORNERS.stop :]
@@ -175,28 +184,34 @@ def generalized_overlap(one: Tensor, other: Tensor) -> Tensor:
     return shared / union.clamp(min=1e-6) - (hull - union) / hull
 
 
-def detections(output: Tensor, size: int) -> Tensor:
+def detections(output: Tensor, size: int, *, carried: Tensor | None = None) -> Tensor:
     """What the head found, the surest first.
 
     Args:
         output: (B, L, 8 + K) of the head.
         size: side of the square, which boxes end at.
+        carried: (B, L, C), more that each cell says.
 
     Returns:
-        float32 (B, NUM_FOUND, 6): x0, y0, x1, y1, score 0..1, class; where there are fewer, score 0 and
-        class -1.
+        float32 (B, NUM_FOUND, 6 + C): x0, y0, x1, y1, score 0..1, class, and what the cell carries; where
+        there are fewer, score 0 and class -1.
     """
+    carried = output[..., :0] if carried is None else carried
     # Each factor alone is too sure: a cell off the centre sees the class and not the sides.
     scores = (output[..., CLASSES].sigmoid() * output[..., CENTER, None].sigmoid()).sqrt()
-    answer = output.new_zeros(len(output), NUM_FOUND, 6)
+    answer = output.new_zeros(len(output), NUM_FOUND, 6 + carried.shape[-1])
     answer[..., 5] = -1
-    for row, corners, result in zip(scores, output[..., CORNERS].clamp(0, size), answer, strict=True):
+    every = zip(scores, output[..., CORNERS].clamp(0, size), carried, answer, strict=True)
+    for row, corners, more, result in every:
         values, places = row.flatten().topk(min(_NUM_CANDIDATES, row.numel()))
-        corners, classes = corners[places // row.shape[1]], places % row.shape[1]
+        cells, classes = places // row.shape[1], places % row.shape[1]
+        corners, more = corners[cells], more[cells]
         boxes = torch.cat([corners[:, :2], corners[:, 2:] - corners[:, :2]], dim=-1)
         kept = cv2.dnn.NMSBoxesBatched(
             boxes.cpu().tolist(), values.tolist(), classes.tolist(), MIN_SCORE, _NMS_OVERLAP
         )
         best = torch.from_numpy(np.array(kept, np.int64).reshape(-1)[:NUM_FOUND]).to(output.device)
-        result[: len(best)] = torch.cat([corners[best], values[best, None], classes[best, None]], dim=-1)
+        result[: len(best)] = torch.cat(
+            [corners[best], values[best, None], classes[best, None], more[best]], dim=-1
+        )
     return answer

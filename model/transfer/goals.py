@@ -1,4 +1,4 @@
-"""The four tasks: what is read of a sample, which head answers, what its loss is, how it is measured."""
+"""The five tasks: what is read of a sample, which head answers, what its loss is, how it is measured."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,9 +15,11 @@ from .augment import View, central, cut, jittered, random_area, random_square, w
 from .backbone import TransferEncoder
 from .boxes import MAX_BOXES, placed, with_boxes
 from .config import TransferConfig
+from .cuboids import placed_cuboids, with_cuboids
 from .detector import DetectionHead, detection_loss, detections
+from .detector3d import CuboidHead, cuboid_detections, cuboid_loss, measured
 from .heads import ClassHead, ConvNeXtHead
-from .measures import Accuracy, AveragePrecision, DepthError, Measure, Overlap
+from .measures import Accuracy, AveragePrecision, CuboidPrecision, DepthError, Measure, Overlap
 from .reading import IGNORED, read_arrays
 from .samples import TransferSample, find_samples, with_labels
 
@@ -222,16 +224,30 @@ class Detection:
 
     def truth(self, sample: TransferSample, arrays: dict[str, np.ndarray], view: View) -> Tensor:
         """float32 (MAX_BOXES, 6): corners in pixels of the square, class (-1 where none is), crowd or not."""
-        boxes, (height, width) = sample.boxes, arrays["rgb"].shape[:2]
-        corners = placed(boxes, view, width, height)
+        height, width = arrays["rgb"].shape[:2]
+        nothing = np.zeros((len(sample.boxes.labels), 0), np.float32)
+        return self._rows(sample, view, (width, height), nothing, np.zeros(0, np.float32))
+
+    def _rows(
+        self,
+        sample: TransferSample,
+        view: View,
+        size: tuple[int, int],
+        more: np.ndarray,
+        constant: np.ndarray,
+    ) -> Tensor:
+        """What is true of each box, then `more` (N, C) of it, then a constant (D,) of the picture."""
+        boxes = sample.boxes
+        corners = placed(boxes, view, *size)
         rest = [
             (self.number(label, sample), crowd)
             for label, crowd in zip(boxes.labels, boxes.crowds, strict=True)
         ]
-        rows = np.concatenate([corners, np.array(rest, np.float32).reshape(-1, 2)], axis=1)
+        rows = np.concatenate([corners, np.array(rest, np.float32).reshape(-1, 2), more], axis=1)
         rows = rows[(corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])]
-        truth = torch.full((MAX_BOXES, 6), -1.0)
-        truth[: len(rows)] = torch.from_numpy(rows)
+        truth = torch.full((MAX_BOXES, rows.shape[1] + len(constant)), -1.0)
+        truth[:, rows.shape[1] :] = torch.from_numpy(constant)
+        truth[: len(rows), : rows.shape[1]] = torch.from_numpy(rows)
         return truth
 
     def number(self, label: str, sample: TransferSample) -> int:
@@ -246,9 +262,52 @@ class Detection:
         """Boxes (B, NUM_FOUND, 6), see `detections`."""
         return detections(output, self.config.image_size)
 
-    def measure(self) -> AveragePrecision:
+    def measure(self) -> Measure:
         """COCO's AP."""
         return AveragePrecision(len(self.classes))
+
+
+@dataclass(frozen=True)
+class Detection3d(Detection):
+    """Cuboids with classes, each with its box.
+
+    Args:
+        config, classes: as `Detection`.
+        start: mean logarithms of depth and sides of the training samples, see `CuboidHead`.
+    """
+
+    start: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0)
+    metric: str = "ap3d"
+
+    def head(self, encoder: TransferEncoder) -> CuboidHead:
+        """Answers of all cells (B, L, 12 + 8 + K)."""
+        head, num_classes = self.config.head, len(self.classes)
+        return CuboidHead(
+            encoder,
+            num_classes,
+            readout=head.readout,
+            channels=head.channels,
+            depth=head.depth,
+            start=self.start,
+        )
+
+    def truth(self, sample: TransferSample, arrays: dict[str, np.ndarray], view: View) -> Tensor:
+        """float32 (MAX_BOXES, 34): box, class and crowd as `Detection`, corners in metres, the camera."""
+        height, width = arrays["rgb"].shape[:2]
+        corners, camera = placed_cuboids(sample.cuboids, view, width, height)
+        return self._rows(sample, view, (width, height), corners.reshape(-1, 24), camera)
+
+    def loss(self, output: Tensor, truth: Tensor) -> Tensor:
+        """Of boxes and cuboids."""
+        return cuboid_loss(output, truth, self.config.image_size)
+
+    def answer(self, output: Tensor) -> Tensor:
+        """Boxes with cuboids (B, NUM_FOUND, 18), see `cuboid_detections`."""
+        return cuboid_detections(output, self.config.image_size)
+
+    def measure(self) -> Measure:
+        """Omni3D's AP3D."""
+        return CuboidPrecision(len(self.classes), self.config.image_size)
 
 
 def _jittered_or_whole(
@@ -297,7 +356,7 @@ def find_data(config: TransferConfig) -> tuple[Goal, list[TransferSample], list[
         return Segmentation(config), train, val
     if config.task == "depth":
         return Depth(config, *_depth_spread(config, train)), train, val
-    if config.task == "detection":
+    if config.task in ("detection", "detection3d"):
         return _find_boxes(config, train, val)
     train, val = (with_labels(samples, config.data.attribute) for samples in (train, val))
     classes = tuple(sorted({sample.label for sample in train}))
@@ -313,12 +372,27 @@ def _find_boxes(
     config: TransferConfig, train: Sequence[TransferSample], val: Sequence[TransferSample]
 ) -> tuple[Goal, list[TransferSample], list[TransferSample]]:
     require_pycocotools("Detection")  # before hours of training
-    boxed = with_boxes(config.data.train, train), with_boxes(config.data.val, val)
-    goal = Detection(config, tuple(sorted({label for sample in boxed[0] for label in sample.boxes.labels})))
+    read = with_boxes if config.task == "detection" else with_cuboids
+    boxed = read(config.data.train, train), read(config.data.val, val)
+    classes = tuple(sorted({label for sample in boxed[0] for label in sample.boxes.labels}))
+    goal = Detection(config, classes)
+    if config.task == "detection3d":
+        goal = Detection3d(config, classes, start=_mean_cuboid(boxed[0]))
     for sample in boxed[1]:
         for label in sample.boxes.labels:
             goal.number(label, sample)
     return goal, *boxed
+
+
+def _mean_cuboid(samples: Sequence[TransferSample]) -> tuple[float, ...]:
+    """Mean logarithms of depth, for a camera whose focal length is the longer side, and of the sides."""
+    found: list[Tensor] = []
+    for sample in samples:
+        counts = ~np.array(sample.boxes.crowds, bool)
+        middle, sides, _ = measured(torch.from_numpy(sample.cuboids.corners[counts]))
+        depth = middle[:, 2:] / float(sample.cuboids.camera[:2].min())
+        found.append(torch.cat([depth, sides], dim=1).log())
+    return tuple(torch.cat(found).mean(0).tolist())
 
 
 def _depth_spread(config: TransferConfig, samples: Sequence[TransferSample]) -> tuple[float, float]:

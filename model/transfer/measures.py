@@ -1,4 +1,4 @@
-"""How good predictions are: classes, maps of classes, depths in a unit, boxes."""
+"""How good predictions are: classes, maps of classes, depths in a unit, boxes, cuboids."""
 
 from typing import Any, Protocol
 
@@ -6,8 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..tasks.coco import average_precision
+from ..tasks.coco import average_precision, average_precision_3d
 from ..tasks.segmentation import ClassOverlap
+from .cuboids import overlaps
+from .detector3d import BOX, CAMERA, CORNERS, lifted
 from .reading import IGNORED
 
 MIN_DEPTH = 1e-3
@@ -104,17 +106,55 @@ class AveragePrecision:
         for found, wanted in zip(output.double().cpu(), truth.double().cpu(), strict=True):
             self._num_pictures += 1
             for x0, y0, x1, y1, number, crowd in wanted[wanted[:, 4] >= 0].tolist():
-                row = self._row((x0, y0, x1, y1), number, len(self._truth))
+                row = _row((x0, y0, x1, y1), number, self._num_pictures, len(self._truth))
                 self._truth.append(row | {"iscrowd": int(crowd)})
             for x0, y0, x1, y1, score, number in found[found[:, 5] >= 0].tolist():
-                row = self._row((x0, y0, x1, y1), number, len(self._found))
+                row = _row((x0, y0, x1, y1), number, self._num_pictures, len(self._found))
                 self._found.append(row | {"score": score})
 
     def result(self) -> dict[str, float]:
         """Shares in 0..1; 0 where nothing was found."""
         return average_precision(self._truth, self._found, "bbox", self._num_classes)
 
-    def _row(self, box: tuple[float, float, float, float], number: float, before: int) -> dict[str, Any]:
-        x0, y0, x1, y1 = box
-        numbers = {"id": before + 1, "image_id": self._num_pictures, "category_id": int(number) + 1}
-        return numbers | {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}
+
+class CuboidPrecision:
+    """Omni3D's `ap3d` (arXiv 2207.10660; mean over volume IoU 0.05 to 0.5 and over classes), pycocotools.
+
+    `ap3d_25` and `ap3d_50` are those at IoU 0.25 and 0.5.
+
+    Args:
+        num_classes: K.
+        size: side of the square.
+    """
+
+    def __init__(self, num_classes: int, size: int) -> None:
+        self._num_classes, self._size, self._num_pictures = num_classes, size, 0
+        self._truth: list[dict[str, Any]] = []
+        self._found: list[dict[str, Any]] = []
+
+    def add(self, output: Tensor, truth: Tensor) -> None:
+        """Answers (B, n, 18) of `cuboid_detections`, and truth (B, M, 34)."""
+        for found, wanted in zip(output.double().cpu(), truth.double().cpu(), strict=True):
+            self._num_pictures += 1
+            camera = wanted[0, CAMERA]
+            for row in wanted[wanted[:, 4] >= 0]:
+                x0, y0, x1, y1, number, crowd = row[BOX].tolist()
+                one = _row((x0, y0, x1, y1), number, self._num_pictures, len(self._truth))
+                corners = row[CORNERS].unflatten(-1, (8, 3)).numpy()
+                self._truth.append(one | {"iscrowd": int(crowd), "corners": corners})
+            found = found[found[:, 5] >= 0]
+            for row, corners in zip(found, lifted(found[:, 6:], camera, self._size), strict=True):
+                x0, y0, x1, y1, score, number = row[:6].tolist()
+                one = _row((x0, y0, x1, y1), number, self._num_pictures, len(self._found))
+                self._found.append(one | {"score": score, "corners": corners.numpy()})
+
+    def result(self) -> dict[str, float]:
+        """Shares in 0..1; 0 where nothing was found."""
+        return average_precision_3d(self._truth, self._found, overlaps, self._num_classes)
+
+
+def _row(box: tuple[float, float, float, float], number: float, picture: int, before: int) -> dict[str, Any]:
+    """In the form of pycocotools."""
+    x0, y0, x1, y1 = box
+    numbers = {"id": before + 1, "image_id": picture, "category_id": int(number) + 1}
+    return numbers | {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": (x1 - x0) * (y1 - y0)}

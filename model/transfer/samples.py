@@ -39,6 +39,24 @@ class Boxes:
 NO_BOXES = Boxes(np.zeros((0, 4), np.float32), (), ())
 
 
+@dataclass(frozen=True, eq=False)
+class Cuboids:
+    """The things of a picture in three dimensions.
+
+    Attributes:
+        corners: float32 (N, 8, 3), one per box of the picture, metres in the camera's axes; see `cuboids`. Of
+            what does not count they may be zero.
+        camera: float32 (4,): focal lengths and principal point, fx and cx as fractions of the picture's
+            width, fy and cy of its height.
+    """
+
+    corners: np.ndarray
+    camera: np.ndarray
+
+
+NO_CUBOIDS = Cuboids(np.zeros((0, 8, 3), np.float32), np.ones(4, np.float32))
+
+
 @dataclass(frozen=True)
 class TransferSample:
     """One picture and what goes with it.
@@ -47,11 +65,13 @@ class TransferSample:
         files: by the user's name of the modality, `rgb` among them.
         label: the name of its class; empty where nothing is classified.
         boxes: none where nothing is detected.
+        cuboids: none where nothing is detected in three dimensions.
     """
 
     files: Mapping[str, Path]
     label: str = ""
     boxes: Boxes = field(default=NO_BOXES, compare=False)
+    cuboids: Cuboids = field(default=NO_CUBOIDS, compare=False)
 
 
 def find_samples(source: Path | Mapping[str, Path], maps: Sequence[str]) -> list[TransferSample]:

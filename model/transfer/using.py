@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from ..tensor_file import TensorFile
 from .augment import cut
 from .building import BEST, Backbone, open_backbone
 from .config import TransferConfig, read_config
+from .cuboids import placed_cuboids
+from .detector3d import lifted
 from .feeding import PADDING, standard_depth
-from .goals import Classification, Depth, Detection, Goal, Segmentation
+from .goals import Classification, Depth, Detection, Detection3d, Goal, Segmentation
 from .heads import TransferModel
 from .running import SETTINGS
+from .samples import NO_CUBOIDS
 
 
 @dataclass(frozen=True)
@@ -39,22 +42,35 @@ class Transferred:
     _backbone: Backbone
     _model: TransferModel
 
-    def predict(self, rgb: np.ndarray, depth: np.ndarray | None = None) -> np.ndarray:
+    def predict(
+        self,
+        rgb: np.ndarray,
+        depth: np.ndarray | None = None,
+        *,
+        camera: tuple[float, float, float, float] | None = None,
+    ) -> np.ndarray:
         """Answer for one picture.
 
         Args:
             rgb: uint8 (H, W, 3).
             depth: real numbers (H, W) of the same size in any unit, 0 where unknown; if the run had it.
+            camera: fx, fy, cx, cy in pixels of the picture; for cuboids.
 
         Returns:
             Probabilities float32 (K,) of the classes; or int64 (H, W) of segments, 0 the first class; or
             depths float32 (side, side) of the central square, in the unit of the run; or boxes float32
-            (N, 6), the surest first: x0, y0, x1, y1 in pixels, score 0..1, number of the class.
+            (N, 6), the surest first: x0, y0, x1, y1 in pixels, score 0..1, number of the class; or these and
+            their cuboids (N, 30), each 8 corners x, y, z in metres before the camera.
 
         Raises:
-            InputError: another shape or type, or depth missing or too much.
+            InputError: another shape or type, or depth or the camera missing or too much.
         """
         _require(rgb, depth, "depth" in self.config.inputs)
+        if (camera is not None) != (self.config.task == "detection3d"):
+            raise InputError(
+                "camera=(fx, fy, cx, cy) is for cuboids, and needed there: this network's task is "
+                f"{self.config.task}."
+            )
         height, width = rgb.shape[:2]
         view, size = self._goal.view(None, width, height), self.config.image_size
         device = self._backbone.source.parts.device
@@ -66,11 +82,17 @@ class Transferred:
             output = self._goal.answer(self._model(self._backbone.tokenize(inputs)))
             if self.config.task == "classification":
                 return output[0].float().softmax(0).cpu().numpy()
-            if self.config.task == "detection":
-                boxes = output[0][output[0, :, 5] >= 0].cpu().numpy()
+            if self.config.task in ("detection", "detection3d"):
+                found = output[0][output[0, :, 5] >= 0].cpu()
+                boxes = found[:, :6].numpy()
                 boxes[:, :4] *= np.array([width / view.width, height / view.height] * 2, np.float32)
                 boxes[:, :4] = boxes[:, :4].clip(0, [width, height] * 2)
-                return boxes
+                if camera is None:
+                    return boxes
+                shares = np.array(camera, np.float32) / np.array([width, height] * 2, np.float32)
+                seen_by = placed_cuboids(replace(NO_CUBOIDS, camera=shares), view, width, height)[1]
+                corners = lifted(found[:, 6:], torch.from_numpy(seen_by), size).numpy()
+                return np.concatenate([boxes, corners.reshape(len(boxes), -1)], axis=1)
             wanted = (height, width) if self.config.task == "segmentation" else (min(height, width),) * 2
             output = functional.interpolate(
                 output[..., : view.height, : view.width], size=wanted, mode="bilinear", align_corners=False
@@ -118,6 +140,8 @@ def _goal(config: TransferConfig, told: Mapping[str, Any]) -> Goal:
         return Depth(config, *told["depths"])
     if config.task == "detection":
         return Detection(config, tuple(told["classes"]))
+    if config.task == "detection3d":
+        return Detection3d(config, tuple(told["classes"]))
     return Classification(config, tuple(told["classes"]))
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from anyseek.cli import main
 from anyseek.errors import CheckpointError, ConfigError, InputError, ModelError
-from anyseek.model.scenes import SEMSEG_CLASSES, write_scenes
+from anyseek.model.scenes import SEMSEG_CLASSES
 from anyseek.model.transfer import TransferConfig, TransferRun, open_transfer, read_config
 from anyseek.model.transfer.building import open_backbone, parameter_groups
 from anyseek.model.transfer.heads import ClassHead, TransferModel
@@ -358,14 +358,16 @@ def test_settings_of_the_docs_are_valid(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["segmentation_rgbd", "depth_rgb", "detection_rgbd", "main_color_rgb"])
+@pytest.mark.parametrize(
+    "name", ["segmentation_rgbd", "depth_rgb", "detection_rgbd", "detection3d_rgbd", "main_color_rgb"]
+)
 def test_the_real_case_of_the_docs_reads_scenes_as_they_are(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(Path(__file__).parents[2] / "bench")
     bench = importlib.import_module("transfer")
     for number, (part, count) in enumerate((("train", 40), ("val", 10))):
-        write_scenes(tmp_path / "scenes" / part, count, seed=11 + number)
+        bench.write(tmp_path / "scenes", part, count, seed=11 + number)
     config = bench.settings(name, "pretrained", tmp_path)
     assert name != "segmentation_rgbd" or config.data.num_classes == len(SEMSEG_CLASSES)
     config = config.model_copy(update={"recipe": config.recipe.model_copy(update={"epochs": 1})})
