@@ -86,8 +86,10 @@ def with_cuboids(
         LimitError: too many in one picture.
     """
     if not isinstance(source, Mapping) or RAW not in source:
+        place = source["rgb"] if isinstance(source, Mapping) else source
         raise InputError(
-            f"{source}: cuboids are read from a file in Omni3D's format: {{rgb: DIR, {RAW}: FILE.json}}."
+            f"{place}: cuboids are read from one file in Omni3D's format; give the data as "
+            f"{{rgb: DIR, {RAW}: FILE.json}}."
         )
     path, colors = source[RAW], source["rgb"]
     content = read_annotations(path, "images", "annotations", "categories")
