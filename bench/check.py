@@ -1,6 +1,6 @@
 """How many wrong files `anyseek eval check` finds.
 
-    python bench/check.py                          # 600 scenes, 2 trials: ten minutes on one core
+    python bench/check.py                          # 600 scenes, 2 trials: half an hour on one core
     python bench/check.py --scenes 100 --trials 1  # to see that it runs
 
 Renders scenes, gives 1 % of them each other's captions and another 1 % each other's depth maps, indexes them
