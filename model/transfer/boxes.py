@@ -1,6 +1,6 @@
 """Boxes of a data set: read from its files, and moved with the view that is cut from a picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,18 @@ def require_places(
     return found
 
 
+def require_listed(
+    annotation: Mapping[str, Any], images: Container[int], categories: Container[int], where: str
+) -> tuple[int, int]:
+    """An annotation's `image_id` and `category_id`. Raises InputError where its file does not list them."""
+    image, category = annotation.get("image_id"), annotation.get("category_id")
+    if not isinstance(image, int) or image not in images:
+        raise InputError(f"{where} is of image {str(image)[:40]}, which is not listed.")
+    if not isinstance(category, int) or category not in categories:
+        raise InputError(f"{where} has category_id {str(category)[:40]}, which is not listed.")
+    return image, category
+
+
 def _beside(source: Path | Mapping[str, Path], sample: TransferSample) -> TransferSample:
     picture = sample.files["rgb"]
     if isinstance(source, Path) and (source / "rgb").is_dir():
@@ -143,12 +155,8 @@ def _of_data_set(path: Path, colors: Path, samples: Sequence[TransferSample]) ->
     names = read_categories(content["categories"], path)
     rows: dict[int, list[tuple[list[float], str, bool]]] = {key: [] for key in images}
     for one in content["annotations"]:
-        key, number = one.get("image_id"), one.get("category_id")
         where = f"{path}: annotation {str(one.get('id'))[:40]}"
-        if not isinstance(key, int) or key not in images:
-            raise InputError(f"{where} is of image {str(key)[:40]}, which is not listed.")
-        if not isinstance(number, int) or number not in names:
-            raise InputError(f"{where} has category_id {str(number)[:40]}, which is not listed.")
+        key, number = require_listed(one, images, names, where)
         corners = _corners(one, images[key], where)
         if corners[2] > corners[0] and corners[3] > corners[1]:  # COCO has some without area
             rows[key].append((corners, names[number], bool(one.get("iscrowd"))))

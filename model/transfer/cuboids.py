@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 from ...errors import InputError
 from ..tasks.coco import read_annotations, read_categories
 from .augment import View
-from .boxes import require_few, require_places
+from .boxes import require_few, require_listed, require_places
 from .samples import Boxes, Cuboids, TransferSample
 
 RAW = "det3d"
@@ -100,14 +100,10 @@ def with_cuboids(
     for one in content["annotations"]:
         where = f"{path}: annotation {str(one.get('id'))[:40]}"
         annotation = _parsed(_Annotation, one, path)
-        if annotation.image_id not in images:
-            raise InputError(f"{where} is of image {annotation.image_id}, which is not listed.")
-        if annotation.category_id not in names:
-            raise InputError(f"{where} has category_id {annotation.category_id}, which is not listed.")
-        image = images[annotation.image_id]
-        row = _row(annotation, image, cameras[image.id], where)
+        key, number = require_listed(one, images, names, where)
+        row = _row(annotation, images[key], cameras[key], where)
         if row is not None:
-            rows[image.id].append((*row[:2], names[annotation.category_id], row[2]))
+            rows[key].append((*row[:2], names[number], row[2]))
     if not any(not row[3] for found in rows.values() for row in found):
         raise InputError(f"{path} holds no cuboids that count.")
     places = {key: colors / image.file_path for key, image in images.items()}
@@ -128,27 +124,21 @@ def with_cuboids(
     return listed
 
 
-def placed_cuboids(cuboids: Cuboids, view: View, width: int, height: int) -> tuple[Floats, Floats]:
-    """What a view makes of cuboids and of the camera.
+def placed_cuboids(cuboids: Cuboids, view: View) -> Floats:
+    """Corners float32 (N, 8, 3) in a view: a mirror changes them, scale and place only the camera."""
+    if not view.mirrored:
+        return cuboids.corners
+    return cuboids.corners[:, _MIRRORED] * np.array([-1, 1, 1], np.float32)
 
-    Args:
-        cuboids: of the picture.
-        view: of it.
-        width, height: of the picture.
 
-    Returns:
-        Corners float32 (N, 8, 3), and the camera float32 (4,) in pixels of the square. Scale and place change
-        the camera, a mirror the world.
-    """
+def placed_camera(camera: Floats, view: View) -> Floats:
+    """The camera (4,) in pixels of the picture, float32 (4,) in pixels of the square that a view cuts."""
     left, top, right, bottom = view.box
     scale = np.array([view.width / (right - left), view.height / (bottom - top)])
-    camera = cuboids.camera * np.array([width, height] * 2)
     focal, middle = camera[:2] * scale, (camera[2:] - [left, top]) * scale
-    corners = cuboids.corners
     if view.mirrored:
         middle[0] = view.width - middle[0]
-        corners = corners[:, _MIRRORED] * np.array([-1, 1, 1], np.float32)
-    return corners, np.concatenate([focal, middle]).astype(np.float32)
+    return np.concatenate([focal, middle]).astype(np.float32)
 
 
 def projected(points: Floats, camera: Floats) -> Floats:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbone import TransferEncoder
+from .config import HeadConfig
 from .pyramid import FeaturePyramid
 
 PLACE, STRIDE, CENTER, CORNERS, CLASSES = slice(0, 2), 2, 3, slice(4, 8), slice(8, None)
@@ -38,22 +39,13 @@ class DetectionHead(nn.Module):
     Args:
         encoder: whose features it is given.
         num_classes: K.
-        readout: inputs whose tokens it sees, side by side.
-        channels: of the maps, a multiple of 32.
-        depth: convolutions of each branch.
+        config: readout, channels and depth.
     """
 
-    def __init__(
-        self,
-        encoder: TransferEncoder,
-        num_classes: int,
-        *,
-        readout: tuple[str, ...] = ("rgb",),
-        channels: int = 256,
-        depth: int = 4,
-    ) -> None:
+    def __init__(self, encoder: TransferEncoder, num_classes: int, config: HeadConfig) -> None:
         super().__init__()
-        self.pyramid = FeaturePyramid(encoder, readout=readout, channels=channels)
+        channels, depth = config.channels, config.depth
+        self.pyramid = FeaturePyramid(encoder, readout=config.readout, channels=channels)
         self.what, self.where = branch(channels, depth), branch(channels, depth)
         self.classes = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.sides = nn.Conv2d(channels, 4, 3, padding=1)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .backbone import TransferEncoder
+from .config import HeadConfig
 from .cuboids import CORNERS as SIGNS
 from .detector import DetectionHead, answering, branch, detection_loss, detections
 
@@ -30,23 +31,16 @@ class CuboidHead(DetectionHead):
     """A third branch of convolutions on the pyramid.
 
     Args:
-        encoder, num_classes, readout, channels, depth: as `DetectionHead`.
+        encoder, num_classes, config: as `DetectionHead`.
         start: mean logarithms of depth and of the three sides, which an untrained head says everywhere.
     """
 
     def __init__(
-        self,
-        encoder: TransferEncoder,
-        num_classes: int,
-        *,
-        readout: tuple[str, ...] = ("rgb",),
-        channels: int = 256,
-        depth: int = 4,
-        start: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0),
+        self, encoder: TransferEncoder, num_classes: int, config: HeadConfig, start: tuple[float, ...]
     ) -> None:
-        super().__init__(encoder, num_classes, readout=readout, channels=channels, depth=depth)
-        self.solid = branch(channels, depth)
-        self.cuboids = nn.Conv2d(channels, FLAT.start, 3, padding=1)
+        super().__init__(encoder, num_classes, config)
+        self.solid = branch(config.channels, config.depth)
+        self.cuboids = nn.Conv2d(config.channels, FLAT.start, 3, padding=1)
         nn.init.normal_(self.cuboids.weight, std=0.01)
         assert self.cuboids.bias is not None
         with torch.no_grad():

@@ -15,7 +15,7 @@ from .augment import View, central, cut, jittered, random_area, random_square, w
 from .backbone import TransferEncoder
 from .boxes import MAX_BOXES, placed, with_boxes
 from .config import TransferConfig
-from .cuboids import placed_cuboids, with_cuboids
+from .cuboids import placed_camera, placed_cuboids, with_cuboids
 from .detector import DetectionHead, detection_loss, detections
 from .detector3d import CuboidHead, cuboid_detections, cuboid_loss, measured
 from .heads import ClassHead, ConvNeXtHead
@@ -213,10 +213,7 @@ class Detection:
 
     def head(self, encoder: TransferEncoder) -> DetectionHead:
         """Answers of all cells (B, L, 8 + K)."""
-        head = self.config.head
-        return DetectionHead(
-            encoder, len(self.classes), readout=head.readout, channels=head.channels, depth=head.depth
-        )
+        return DetectionHead(encoder, len(self.classes), self.config.head)
 
     def view(self, rng: np.random.Generator | None, width: int, height: int) -> View:
         """Large-scale jitter, or the whole picture, padded."""
@@ -281,21 +278,14 @@ class Detection3d(Detection):
 
     def head(self, encoder: TransferEncoder) -> CuboidHead:
         """Answers of all cells (B, L, 12 + 8 + K)."""
-        head, num_classes = self.config.head, len(self.classes)
-        return CuboidHead(
-            encoder,
-            num_classes,
-            readout=head.readout,
-            channels=head.channels,
-            depth=head.depth,
-            start=self.start,
-        )
+        return CuboidHead(encoder, len(self.classes), self.config.head, self.start)
 
     def truth(self, sample: TransferSample, arrays: dict[str, np.ndarray], view: View) -> Tensor:
         """float32 (MAX_BOXES, 34): box, class and crowd as `Detection`, corners in metres, the camera."""
         height, width = arrays["rgb"].shape[:2]
-        corners, camera = placed_cuboids(sample.cuboids, view, width, height)
-        return self._rows(sample, view, (width, height), corners.reshape(-1, 24), camera)
+        corners = placed_cuboids(sample.cuboids, view).reshape(-1, 24)
+        camera = placed_camera(sample.cuboids.camera * np.array([width, height] * 2), view)
+        return self._rows(sample, view, (width, height), corners, camera)
 
     def loss(self, output: Tensor, truth: Tensor) -> Tensor:
         """Of boxes and cuboids."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,12 @@ from ..tensor_file import TensorFile
 from .augment import cut
 from .building import BEST, Backbone, open_backbone
 from .config import TransferConfig, read_config
-from .cuboids import placed_cuboids
+from .cuboids import placed_camera
 from .detector3d import lifted
 from .feeding import PADDING, standard_depth
 from .goals import Classification, Depth, Detection, Detection3d, Goal, Segmentation
 from .heads import TransferModel
 from .running import SETTINGS
-from .samples import NO_CUBOIDS
 
 
 @dataclass(frozen=True)
@@ -66,11 +65,7 @@ class Transferred:
             InputError: another shape or type, or depth or the camera missing or too much.
         """
         _require(rgb, depth, "depth" in self.config.inputs)
-        if (camera is not None) != (self.config.task == "detection3d"):
-            raise InputError(
-                "camera=(fx, fy, cx, cy) is for cuboids, and needed there: this network's task is "
-                f"{self.config.task}."
-            )
+        _require_camera(camera, self.config.task)
         height, width = rgb.shape[:2]
         view, size = self._goal.view(None, width, height), self.config.image_size
         device = self._backbone.source.parts.device
@@ -89,8 +84,7 @@ class Transferred:
                 boxes[:, :4] = boxes[:, :4].clip(0, [width, height] * 2)
                 if camera is None:
                     return boxes
-                shares = np.array(camera, np.float32) / np.array([width, height] * 2, np.float32)
-                seen_by = placed_cuboids(replace(NO_CUBOIDS, camera=shares), view, width, height)[1]
+                seen_by = placed_camera(np.array(camera), view)
                 corners = lifted(found[:, 6:], torch.from_numpy(seen_by), size).numpy()
                 return np.concatenate([boxes, corners.reshape(len(boxes), -1)], axis=1)
             wanted = (height, width) if self.config.task == "segmentation" else (min(height, width),) * 2
@@ -154,3 +148,12 @@ def _require(rgb: np.ndarray, depth: np.ndarray | None, takes_depth: bool) -> No
         depth.shape != rgb.shape[:2] or not np.isfinite(depth).all() or depth.min() < 0
     ):
         raise InputError(f"depth: expected {rgb.shape[:2]} of numbers from 0 on, got {depth.shape}.")
+
+
+def _require_camera(camera: tuple[float, float, float, float] | None, task: str) -> None:
+    if (camera is not None) != (task == "detection3d"):
+        raise InputError(
+            f"camera=(fx, fy, cx, cy) is for cuboids, and needed there: this network's task is {task}."
+        )
+    if camera is not None and (len(camera) != 4 or not np.isfinite(camera).all() or min(camera[:2]) <= 0):
+        raise InputError(f"camera: expected fx, fy, cx, cy in pixels, fx and fy above 0, got {camera}.")

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from anyseek.model.tokenizers.image import VQVAE, TokenizerConfig
 from anyseek.model.tokenizers.text import TextTokenizer
 from anyseek.model.training.token_data import TokenData
 from anyseek.model.training.vocabulary import build_vocabulary, table_sizes
+from anyseek.model.transfer import TransferConfig
 from anyseek.model.values import INSTANCE, PERSON
 
 INPUTS = ("rgb@32", "caption", "det", "metadata", "color_palette")
@@ -149,6 +151,42 @@ class TinyTraining:
     @property
     def rows(self) -> dict[str, Modality]:
         return {name: self.config.modality(name) for name in self.config.domains_in}
+
+
+@pytest.fixture
+def detection_run(any_bundle: Path) -> Callable[..., Callable[..., TransferConfig]]:
+    """`short_detection` with a model."""
+    return partial(short_detection, any_bundle)
+
+
+def short_detection(
+    bundle: Path, folder: Path, task: str, raw: str, *, learning_rate: float
+) -> Callable[..., TransferConfig]:
+    """Settings, which keywords change, of 70 rounds over pictures in `train` and `val` and a file of each."""
+
+    def make(**changed: Any) -> TransferConfig:
+        data = {
+            part: {"rgb": str(folder / part), raw: str(folder / f"{part}.json")} for part in ("train", "val")
+        }
+        values: dict[str, Any] = {
+            "out": str(folder / "run"),
+            "task": task,
+            "model": str(bundle),
+            "image_size": 64,
+            "data": data,
+            "head": {"channels": 32, "depth": 1},
+            "augment": {"scales": [0.9, 1.1]},
+            "recipe": {
+                "epochs": 70,
+                "batch": 8,
+                "learning_rate": learning_rate,
+                "layer_decay": 0.9,
+                "evaluate_every": 70,
+            },
+        }
+        return TransferConfig.model_validate(values | changed)
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,7 @@ from anyseek.model.scenes import Scene, cuboids, render, write_cuboids, write_sc
 from anyseek.model.transfer import TransferConfig, TransferRun, open_transfer
 from anyseek.model.transfer.augment import scaled
 from anyseek.model.transfer.boxes import MAX_BOXES, placed
-from anyseek.model.transfer.cuboids import overlaps, placed_cuboids, projected, with_cuboids
+from anyseek.model.transfer.cuboids import overlaps, placed_camera, placed_cuboids, projected, with_cuboids
 from anyseek.model.transfer.detector import CENTER, CLASSES, assign
 from anyseek.model.transfer.detector import CORNERS as BOX_CORNERS
 from anyseek.model.transfer.detector3d import (
@@ -285,7 +285,7 @@ def test_cuboids_are_seen_where_their_boxes_are_moved_to() -> None:
         known = Cuboids(corners[None].astype(np.float32), shares)
         view = scaled(WIDTH, HEIGHT, 128, rng.uniform(0.5, 2.0), rng.random(2))
         view = view.mirror() if number % 2 else view
-        moved, camera = placed_cuboids(known, view, WIDTH, HEIGHT)
+        moved, camera = placed_cuboids(known, view), placed_camera(CAMERA, view)
         seen = projected(moved[0], camera)
         places = projected(corners, shares)
         box = Boxes(np.concatenate([places.min(0), places.max(0)])[None].astype(np.float32), ("a",), (False,))
@@ -440,7 +440,9 @@ def picture(color: str, corners: np.ndarray, scale: int = 1) -> np.ndarray:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, any_bundle: Path) -> Callable[..., TransferConfig]:
+def settings(
+    tmp_path: Path, detection_run: Callable[..., Callable[..., TransferConfig]]
+) -> Callable[..., TransferConfig]:
     """Of a short run on cubes of a metre, seen from before: red ones and blue ones."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 8)):
@@ -456,30 +458,7 @@ def settings(tmp_path: Path, any_bundle: Path) -> Callable[..., TransferConfig]:
             values["annotations"].append(one)
         (tmp_path / f"{split}.json").write_text(json.dumps(values))
 
-    def make(**changed: Any) -> TransferConfig:
-        data = {
-            part: {"rgb": str(tmp_path / part), "det3d": str(tmp_path / f"{part}.json")}
-            for part in ("train", "val")
-        }
-        values: dict[str, Any] = {
-            "out": str(tmp_path / "run"),
-            "task": "detection3d",
-            "model": str(any_bundle),
-            "image_size": 64,
-            "data": data,
-            "head": {"channels": 32, "depth": 1},
-            "augment": {"scales": [0.9, 1.1]},
-            "recipe": {
-                "epochs": 70,
-                "batch": 8,
-                "learning_rate": 3e-3,
-                "layer_decay": 0.9,
-                "evaluate_every": 70,
-            },
-        }
-        return TransferConfig.model_validate(values | changed)
-
-    return make
+    return detection_run(tmp_path, "detection3d", "det3d", learning_rate=3e-3)
 
 
 def test_cubes_are_learnt_and_found_in_metres(settings: Callable[..., TransferConfig]) -> None:
@@ -503,6 +482,9 @@ def test_cubes_are_learnt_and_found_in_metres(settings: Callable[..., TransferCo
         )
     with pytest.raises(InputError, match=r"camera=\(fx, fy, cx, cy\)"):
         opened.predict(picture("blue", corners))
+    for wrong in ((80.0, 80.0, 32.0), (0.0, 80.0, 32.0, 24.0), (80.0, float("nan"), 32.0, 24.0)):
+        with pytest.raises(InputError, match="camera: expected fx, fy, cx, cy"):
+            opened.predict(picture("blue", corners), camera=wrong)
 
 
 def test_an_untrained_head_says_what_is_usual(settings: Callable[..., TransferConfig]) -> None:

@@ -327,7 +327,9 @@ def test_average_precision_of_known_answers() -> None:
 
 
 @pytest.fixture
-def settings(tmp_path: Path, any_bundle: Path) -> Callable[..., TransferConfig]:
+def settings(
+    tmp_path: Path, detection_run: Callable[..., Callable[..., TransferConfig]]
+) -> Callable[..., TransferConfig]:
     """Of a short run on pictures of red and blue rectangles, in COCO's format."""
     rng = np.random.default_rng(0)
     for split, count in (("train", 16), ("val", 8)):
@@ -350,30 +352,7 @@ def settings(tmp_path: Path, any_bundle: Path) -> Callable[..., TransferConfig]:
             )
         (tmp_path / f"{split}.json").write_text(json.dumps(values))
 
-    def make(**changed: Any) -> TransferConfig:
-        data = {
-            part: {"rgb": str(tmp_path / part), "det": str(tmp_path / f"{part}.json")}
-            for part in ("train", "val")
-        }
-        values: dict[str, Any] = {
-            "out": str(tmp_path / "run"),
-            "task": "detection",
-            "model": str(any_bundle),
-            "image_size": 64,
-            "data": data,
-            "head": {"channels": 32, "depth": 1},
-            "augment": {"scales": [0.9, 1.1]},
-            "recipe": {
-                "epochs": 70,
-                "batch": 8,
-                "learning_rate": 1e-2,
-                "layer_decay": 0.9,
-                "evaluate_every": 70,
-            },
-        }
-        return TransferConfig.model_validate(values | changed)
-
-    return make
+    return detection_run(tmp_path, "detection", "det", learning_rate=1e-2)
 
 
 def test_coloured_rectangles_are_learnt_and_found_in_pixels(
